@@ -1,0 +1,75 @@
+// The runner: walks the plan's stages for one pass, exactly one stage at a time, tile by tile.
+//
+//   Begin(items) -> Step() ... Step() -> done   (or Abort())
+//
+// A pass computes rows; a row is one token position of one sequence. Step does a bounded piece of
+// work (at most one tile of weights or one head's attention) and returns to the event loop, holding no
+// LMDB transaction. At the end of a group its outputs go to the stage store and its RAM is
+// used again by the next group.
+// Called by: the scheduler, `thimble logits`. Memory: the arena, as the plan placed it, and about 1 KiB
+// a row of bookkeeping reserved at Open; a pass allocates nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "daemon/model/model.h"
+#include "daemon/plan/plan.h"
+#include "daemon/run/logits_sink.h"
+#include "storage/base/status.h"
+#include "storage/kv_cache.h"
+#include "storage/stage_store.h"
+#include "storage/weight_reader.h"
+
+namespace thimble {
+
+// Consecutive tokens of one sequence, behind sequence->n_tokens. The last `n_logits` of them get
+// logits, delivered to `sink` (which may be null where n_logits is 0).
+struct PassItem {
+  KvSequence* sequence = nullptr;
+  std::span<const int32_t> tokens;
+  uint32_t n_logits = 0;
+  LogitsSink* sink = nullptr;
+};
+
+struct RunnerStats {
+  uint64_t passes = 0;
+  uint64_t rows = 0;
+  std::array<uint64_t, kStageKinds> stage_ns{};  // by StageKind, waiting for weights aside
+  uint64_t arena_peak_bytes = 0;                 // measured: the plan's peak_bytes when all stages have run
+};
+
+class Runner {
+ public:
+  // Maps the arena (plan.peak_bytes). Everything passed must outlive the runner.
+  static Result<std::unique_ptr<Runner>> Open(const Model& model, const Plan& plan,
+                                              RandomAccessFile& file, ReaderBackend backend,
+                                              KvCache& kv, StageStore& store);
+  virtual ~Runner() = default;
+
+  // Starts a pass. The items' sum of tokens is at most plan.max_rows, of n_logits at most
+  // plan.max_logit_rows; every token < vocab_size; every sequence appears once and fits its context.
+  virtual Status Begin(std::span<const PassItem> items) = 0;
+
+  // True when the pass is complete: every row's KV is in the cache and committed to its sequence.
+  // An error ends the pass for all items; sequences are as before Begin.
+  virtual Result<bool> Step() = 0;
+
+  // Lets go of item `index` in the middle of a pass: nothing more is computed or delivered for it
+  // where that can be avoided, and its sequence may be closed at once. When all are gone the pass is over.
+  virtual void Drop(size_t index) = 0;
+
+  // Ends the pass at once. Sequences are as before Begin.
+  virtual void Abort() = 0;
+
+  [[nodiscard]] virtual bool running() const = 0;
+  // Index in plan.stages of the stage that runs or runs next.
+  [[nodiscard]] virtual size_t stage() const = 0;
+  [[nodiscard]] virtual const RunnerStats& stats() const = 0;
+  [[nodiscard]] virtual const WeightReader& reader() const = 0;
+};
+
+}  // namespace thimble

@@ -1,0 +1,121 @@
+// Keys and values of earlier tokens, in LMDB's `cache` environment, in blocks of 32 tokens.
+//
+// A full block is named by a hash of the model's fingerprint and of every token up to its end, so
+// that equal prefixes are one block, shared by requests and across restarts; its tokens are kept
+// beside it and compared when it is used again. The tail of a sequence (fewer than 32 tokens) is kept
+// token by token under the sequence's own number until its block is full.
+// docs/storage.md has the byte formats. Called by: the attention and query/key/value stages, and
+// admission (prefix look-up). Memory: block names of the active sequences (16 bytes per 32 tokens).
+//
+// Layouts, all IEEE half precision:
+//  - one token of one layer ("row"):  [n_kv_heads][2][head_dim]        (2: key, value)
+//  - one block of one layer:          [n_kv_heads][2][kKvBlockTokens][head_dim]
+// With head_dim 64 one head's keys of one block are 4 KiB.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "storage/base/status.h"
+#include "storage/lmdb.h"
+#include "storage/vocab_index.h"
+
+namespace thimble {
+
+// On disk: never change this value.
+inline constexpr uint32_t kKvBlockTokens = 32;
+
+struct KvShape {
+  uint32_t n_layers = 0;
+  uint32_t n_kv_heads = 0;
+  uint32_t head_dim = 0;
+
+  [[nodiscard]] size_t RowHalves() const { return size_t{2} * n_kv_heads * head_dim; }
+  [[nodiscard]] size_t BlockHalves() const { return RowHalves() * kKvBlockTokens; }
+};
+
+using KvBlockName = std::array<uint8_t, 16>;
+
+// One sequence's place in the cache. Owned by the request; a handle into KvCache.
+struct KvSequence {
+  uint64_t id = 0;                  // names the tail; unique while the daemon lives
+  uint32_t n_tokens = 0;            // tokens whose keys and values are complete in every layer
+  std::vector<KvBlockName> blocks;  // of the full blocks, in order; capacity reserved at Open
+  std::vector<int32_t> tokens;      // all tokens so far; capacity reserved at Open
+};
+
+// Pointers to one KV head's keys and values of one block; valid until the Reader goes.
+struct KvHeadBlock {
+  const uint16_t* keys = nullptr;    // [n_tokens or 32, head_dim]
+  const uint16_t* values = nullptr;  // [n_tokens or 32, head_dim]
+};
+
+class KvCache {
+ public:
+  // `quota_bytes`: the most full blocks may take; the least recently used ones that no open sequence
+  // uses go first. Tails of an earlier process are removed; so are blocks without their record.
+  static Result<std::unique_ptr<KvCache>> Open(LmdbEnv& cache, const Fingerprint& model,
+                                               const KvShape& shape, uint64_t quota_bytes);
+
+  // Begins a sequence for at most `max_tokens` tokens. The longest run of whole blocks that match
+  // the beginning of `prompt` is taken over: sequence.n_tokens says how many tokens need no
+  // computing (always fewer than prompt.size(), so that there is a row to take logits from).
+  Result<KvSequence> OpenSequence(std::span<const int32_t> prompt, uint32_t max_tokens);
+  // Removes the tail and lets go of the blocks. Errors leave only garbage that the next Open removes.
+  Status CloseSequence(KvSequence& sequence);
+
+  // The rows of one pass for one sequence, layer by layer, then Commit:
+  //  AppendRows writes `n` rows ([n][n_kv_heads][2][head_dim]) of `layer` for the tokens at positions
+  //  [sequence.n_tokens, sequence.n_tokens + n). `tokens` are those n tokens. One write transaction
+  //  for the call, `batch` where one is given (then the caller commits).
+  //  Blocks that these rows complete are written whole under their name; others go to the tail.
+  Status AppendRows(const KvSequence& sequence, uint32_t layer, std::span<const int32_t> tokens,
+                    const uint16_t* rows, LmdbTxn* batch = nullptr);
+  //  CommitRows: every layer has its rows; the tokens become part of the sequence, and completed blocks
+  //  get their record and leave the tail. Evicts first where the quota asks for it.
+  Status CommitRows(KvSequence& sequence, std::span<const int32_t> tokens);
+
+  // Reads back what AppendRows wrote, also rows that are not committed yet. Holds one read
+  // transaction: make one per stage, never across a return to the event loop.
+  class Reader {
+   public:
+    static Result<Reader> Begin(KvCache& cache);
+    // Keys and values of `kv_head` for tokens [32 block, 32 block + n_tokens). `n_total` is the number
+    // of tokens written so far for this layer (committed or not) and decides whether the block is
+    // whole (a pointer into the map) or gathered from the tail into `scratch`
+    // ([2][kKvBlockTokens][head_dim]). `pending` are the tokens of this pass behind
+    // sequence.n_tokens (needed to name a block that this pass completes).
+    Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
+                uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
+                KvHeadBlock* out);
+
+   private:
+    explicit Reader(KvCache& cache, LmdbTxn txn) : cache_(&cache), txn_(std::move(txn)) {}
+    KvCache* cache_;
+    LmdbTxn txn_;
+  };
+
+  struct Stats {
+    uint64_t blocks = 0;            // full blocks kept
+    uint64_t bytes = 0;             // of these
+    uint64_t prefix_hit_tokens = 0;  // taken over by OpenSequence since start
+    uint64_t evicted_blocks = 0;
+  };
+  [[nodiscard]] const Stats& stats() const { return stats_; }
+  [[nodiscard]] const KvShape& shape() const { return shape_; }
+  [[nodiscard]] LmdbEnv& env() { return env_; }
+
+ private:
+  KvCache(LmdbEnv& env, const Fingerprint& model, const KvShape& shape, uint64_t quota_bytes)
+      : env_(env), model_(model), shape_(shape), quota_bytes_(quota_bytes) {}
+  LmdbEnv& env_;
+  const Fingerprint model_;
+  const KvShape shape_;
+  const uint64_t quota_bytes_;
+  Stats stats_;
+};
+
+}  // namespace thimble

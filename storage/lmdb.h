@@ -1,0 +1,111 @@
+// LMDB, wrapped so that errors are Status values and transactions end with their scope.
+//
+// Caveats (lmdb.h has them in full):
+//  - Memory returned by Get and by a cursor belongs to LMDB: it is valid until the transaction ends
+//    or, in a write transaction, until the next update.
+//  - One write transaction at a time; no transaction lives across a return to the event loop.
+//  - Opened without MDB_WRITEMAP: dirty pages are on the heap until the commit, so a transaction's
+//    writes are bounded by its caller (at most 2 MiB).
+// Called by: everything in storage/. Memory: the map's pages are page cache, charged to the group and
+// given back under pressure.
+#pragma once
+
+#include <lmdb.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "storage/base/status.h"
+
+namespace thimble {
+
+struct LmdbOptions {
+  uint64_t map_bytes = 0;   // the most the file may grow to; rounded up to a page
+  bool sync_commits = true;  // false: MDB_NOSYNC, for what can be computed again
+  unsigned max_databases = 16;
+};
+
+class LmdbTxn;
+
+class LmdbEnv {
+ public:
+  // Opens or creates the environment in directory `path` (created 0700 where missing). A lock held by
+  // another process is FAILED_PRECONDITION: "... is in use by another thimbled (pid N)".
+  static Result<std::unique_ptr<LmdbEnv>> Open(const std::string& path, const LmdbOptions& options);
+  ~LmdbEnv();
+  LmdbEnv(const LmdbEnv&) = delete;
+  LmdbEnv& operator=(const LmdbEnv&) = delete;
+
+  // The handle of a named database, created where missing. `flags`: MDB_INTEGERKEY and the like.
+  Result<MDB_dbi> OpenDatabase(const char* name, unsigned flags = 0);
+
+  // A transaction; ended (aborted) by its destructor unless committed.
+  Result<LmdbTxn> BeginRead();
+  Result<LmdbTxn> BeginWrite();
+
+  // Flushes what commits without sync have left to the kernel.
+  Status Sync();
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] uint64_t map_bytes() const { return map_bytes_; }
+  // Bytes of the map in use (last page number x page size).
+  [[nodiscard]] Result<uint64_t> UsedBytes() const;
+
+ private:
+  LmdbEnv(MDB_env* env, int lock_fd, std::string path, uint64_t map_bytes);
+  MDB_env* env_;
+  int lock_fd_;
+  std::string path_;
+  uint64_t map_bytes_;
+};
+
+using Bytes = std::span<const std::byte>;
+
+inline Bytes AsBytes(std::string_view text) { return std::as_bytes(std::span(text)); }
+inline std::string_view AsText(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+class LmdbTxn {
+ public:
+  LmdbTxn() = default;
+  LmdbTxn(LmdbTxn&& other) noexcept;
+  LmdbTxn& operator=(LmdbTxn&& other) noexcept;
+  ~LmdbTxn();
+
+  // The value, or nullopt where there is no such key.
+  [[nodiscard]] Result<std::optional<Bytes>> Get(MDB_dbi db, Bytes key) const;
+  // Replaces or adds. A full map or disk is RESOURCE_EXHAUSTED; the transaction must then be dropped.
+  Status Put(MDB_dbi db, Bytes key, Bytes value, unsigned flags = 0);
+  // Adds a value of `bytes` to be filled in by the caller before the next call (MDB_RESERVE).
+  Result<std::span<std::byte>> PutReserved(MDB_dbi db, Bytes key, size_t bytes);
+  // True where there was one.
+  Result<bool> Delete(MDB_dbi db, Bytes key);
+  // Visits keys >= `first` in order until the visitor returns false. No writes from the visitor.
+  Status Scan(MDB_dbi db, Bytes first, const std::function<bool(Bytes key, Bytes value)>& visit) const;
+  // Number of entries.
+  [[nodiscard]] Result<uint64_t> Count(MDB_dbi db) const;
+
+  Status Commit();
+  void Abort();
+  [[nodiscard]] bool open() const { return txn_ != nullptr; }
+  [[nodiscard]] MDB_txn* handle() const { return txn_; }
+
+ private:
+  friend class LmdbEnv;
+  LmdbTxn(MDB_txn* txn, const std::string* path) : txn_(txn), path_(path) {}
+  MDB_txn* txn_ = nullptr;
+  const std::string* path_ = nullptr;  // the environment's, for messages
+};
+
+// LMDB's error `code` after "OPERATION PATH": MDB_MAP_FULL, MDB_TXN_FULL, ENOSPC and ENOMEM are
+// RESOURCE_EXHAUSTED, MDB_CORRUPTED, MDB_PAGE_NOTFOUND and MDB_INVALID DATA_LOSS, the others as ErrnoError.
+Status LmdbError(int code, std::string_view operation, std::string_view path);
+
+}  // namespace thimble
