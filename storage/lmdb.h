@@ -6,8 +6,8 @@
 //  - One write transaction at a time; no transaction lives across a return to the event loop.
 //  - Opened without MDB_WRITEMAP: dirty pages are on the heap until the commit, so a transaction's
 //    writes are bounded by its caller (at most 2 MiB).
-// Called by: everything in storage/. Memory: the map's pages are page cache, charged to the group and
-// given back under pressure.
+// Called by: everything in storage/. Memory: the map's pages are page cache, charged to the group
+// and given back under pressure.
 #pragma once
 
 #include <lmdb.h>
@@ -26,7 +26,7 @@
 namespace thimble {
 
 struct LmdbOptions {
-  uint64_t map_bytes = 0;   // the most the file may grow to; rounded up to a page
+  uint64_t map_bytes = 0;    // the most the file may grow to; rounded up to a page
   bool sync_commits = true;  // false: MDB_NOSYNC, for what can be computed again
   unsigned max_databases = 16;
 };
@@ -35,8 +35,8 @@ class LmdbTxn;
 
 class LmdbEnv {
  public:
-  // Opens or creates the environment in directory `path` (created 0700 where missing). A lock held by
-  // another process is FAILED_PRECONDITION: "... is in use by another thimbled (pid N)".
+  // Opens or creates the environment in directory `path` (created 0700 where missing). A lock held
+  // by another process is FAILED_PRECONDITION: "... is in use by another thimbled (pid N)".
   static Result<std::unique_ptr<LmdbEnv>> Open(const std::string& path, const LmdbOptions& options);
   ~LmdbEnv();
   LmdbEnv(const LmdbEnv&) = delete;
@@ -45,9 +45,16 @@ class LmdbEnv {
   // The handle of a named database, created where missing. `flags`: MDB_INTEGERKEY and the like.
   Result<MDB_dbi> OpenDatabase(const char* name, unsigned flags = 0);
 
-  // A transaction; ended (aborted) by its destructor unless committed.
+  // A transaction; ended (aborted) by its destructor unless committed. Must not outlive the
+  // environment. A second write transaction is INTERNAL, where LMDB would wait for ever.
   Result<LmdbTxn> BeginRead();
   Result<LmdbTxn> BeginWrite();
+
+  // Runs `body` in a write transaction and commits it, for work that gives space back: where the
+  // map is full even for that (LMDB copies the pages it changes before it frees them), the map is
+  // enlarged by kRemovalBytes for this one transaction. `body` may run twice: it must not change
+  // anything but the transaction. Without the reserve where any transaction is open.
+  Status Remove(const std::function<Status(LmdbTxn&)>& body);
 
   // Flushes what commits without sync have left to the kernel.
   Status Sync();
@@ -57,12 +64,19 @@ class LmdbEnv {
   // Bytes of the map in use (last page number x page size).
   [[nodiscard]] Result<uint64_t> UsedBytes() const;
 
+  // Beyond map_bytes, for Remove alone.
+  static constexpr uint64_t kRemovalBytes = 1024 * 1024;
+
  private:
+  friend class LmdbTxn;
   LmdbEnv(MDB_env* env, int lock_fd, std::string path, uint64_t map_bytes);
+  Status CommitError(int code) const;
   MDB_env* env_;
   int lock_fd_;
   std::string path_;
   uint64_t map_bytes_;
+  int open_txns_ = 0;        // of either kind: the map must not move under them
+  bool write_open_ = false;  // a second writer on the one thread would wait for itself for ever
 };
 
 using Bytes = std::span<const std::byte>;
@@ -81,14 +95,16 @@ class LmdbTxn {
 
   // The value, or nullopt where there is no such key.
   [[nodiscard]] Result<std::optional<Bytes>> Get(MDB_dbi db, Bytes key) const;
-  // Replaces or adds. A full map or disk is RESOURCE_EXHAUSTED; the transaction must then be dropped.
+  // Replaces or adds. A full map or disk is RESOURCE_EXHAUSTED; the transaction must then be
+  // dropped.
   Status Put(MDB_dbi db, Bytes key, Bytes value, unsigned flags = 0);
   // Adds a value of `bytes` to be filled in by the caller before the next call (MDB_RESERVE).
   Result<std::span<std::byte>> PutReserved(MDB_dbi db, Bytes key, size_t bytes);
   // True where there was one.
   Result<bool> Delete(MDB_dbi db, Bytes key);
   // Visits keys >= `first` in order until the visitor returns false. No writes from the visitor.
-  Status Scan(MDB_dbi db, Bytes first, const std::function<bool(Bytes key, Bytes value)>& visit) const;
+  Status Scan(MDB_dbi db, Bytes first,
+              const std::function<bool(Bytes key, Bytes value)>& visit) const;
   // Number of entries.
   [[nodiscard]] Result<uint64_t> Count(MDB_dbi db) const;
 
@@ -99,13 +115,20 @@ class LmdbTxn {
 
  private:
   friend class LmdbEnv;
-  LmdbTxn(MDB_txn* txn, const std::string* path) : txn_(txn), path_(path) {}
+  LmdbTxn(MDB_txn* txn, LmdbEnv* env, bool write);
+  void Ended();
   MDB_txn* txn_ = nullptr;
-  const std::string* path_ = nullptr;  // the environment's, for messages
+  LmdbEnv* env_ = nullptr;
+  bool write_ = false;
 };
 
-// LMDB's error `code` after "OPERATION PATH": MDB_MAP_FULL, MDB_TXN_FULL, ENOSPC and ENOMEM are
-// RESOURCE_EXHAUSTED, MDB_CORRUPTED, MDB_PAGE_NOTFOUND and MDB_INVALID DATA_LOSS, the others as ErrnoError.
+// Creates directory `path` and its missing parents, each 0700. One that exists is left as it is.
+Status MakeDirectories(const std::string& path);
+
+// LMDB's error `code` after "OPERATION PATH": MDB_MAP_FULL, MDB_TXN_FULL, ENOSPC, EFBIG and ENOMEM
+// are RESOURCE_EXHAUSTED; MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID and MDB_VERSION_MISMATCH
+// DATA_LOSS; MDB_KEYEXIST ALREADY_EXISTS; other codes of LMDB INTERNAL; those of the system as
+// ErrnoError.
 Status LmdbError(int code, std::string_view operation, std::string_view path);
 
 }  // namespace thimble
