@@ -320,6 +320,27 @@ Status LmdbTxn::Scan(MDB_dbi db, Bytes first,
   return code == 0 || code == MDB_NOTFOUND ? Status() : LmdbError(code, "scan", env_->path_);
 }
 
+Result<std::optional<LmdbTxn::Entry>> LmdbTxn::Before(MDB_dbi db, Bytes key) const {
+  MDB_cursor* cursor = nullptr;
+  int code = mdb_cursor_open(txn_, db, &cursor);
+  if (code != 0) return LmdbError(code, "seek in", env_->path_);
+  MDB_val k = Val(key);
+  MDB_val value{};
+  code = mdb_cursor_get(cursor, &k, &value, MDB_SET_RANGE);
+  if (code == 0 || code == MDB_NOTFOUND) {
+    code = mdb_cursor_get(cursor, &k, &value, code == 0 ? MDB_PREV : MDB_LAST);
+  }
+  mdb_cursor_close(cursor);
+  if (code == MDB_NOTFOUND) return std::optional<Entry>();
+  if (code != 0) return LmdbError(code, "seek in", env_->path_);
+  return std::optional<Entry>({FromVal(k), FromVal(value)});
+}
+
+Status LmdbTxn::Clear(MDB_dbi db) {
+  const int code = mdb_drop(txn_, db, 0);
+  return code == 0 ? Status() : LmdbError(code, "clear", env_->path_);
+}
+
 Result<uint64_t> LmdbTxn::Count(MDB_dbi db) const {
   MDB_stat stat{};
   const int code = mdb_stat(txn_, db, &stat);

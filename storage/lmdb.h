@@ -105,6 +105,14 @@ class LmdbTxn {
   // Visits keys >= `first` in order until the visitor returns false. No writes from the visitor.
   Status Scan(MDB_dbi db, Bytes first,
               const std::function<bool(Bytes key, Bytes value)>& visit) const;
+  // The entry with the greatest key < `key`, or nullopt.
+  struct Entry {
+    Bytes key;
+    Bytes value;
+  };
+  [[nodiscard]] Result<std::optional<Entry>> Before(MDB_dbi db, Bytes key) const;
+  // Removes every entry.
+  Status Clear(MDB_dbi db);
   // Number of entries.
   [[nodiscard]] Result<uint64_t> Count(MDB_dbi db) const;
 
