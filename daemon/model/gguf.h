@@ -6,8 +6,9 @@
 // own size; duplicate keys and tensor names. It takes time linear in the header and holds the
 // scalars, the short strings and one TensorInfo a tensor; long arrays (a vocabulary) stay in the
 // file and are read back by ForEachString, ForEachFloat and ForEachInt.
-// Called by: model loading, `thimble plan`, `tokenize`, `logits`. Memory: about 200 bytes a tensor or
-// key, plus the strings that are not in arrays (at most 1 MiB each; a chat template is some KiB).
+// Called by: model loading, `thimble plan`, `tokenize`, `logits`. Memory: about 200 bytes a tensor
+// or key (at most 16384 tensors and 4096 keys), plus the strings that are not in arrays (at most 1
+// MiB each and 4 MiB in all; a chat template is some KiB); 64 KiB while it runs.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +59,9 @@ struct TensorInfo {
   TensorType type = TensorType::kF32;
   uint64_t columns = 0;  // ne[0]: inputs of a matrix, the length of a vector
   uint64_t rows = 0;     // ne[1]: outputs of a matrix; 1 for a vector
+  uint64_t depth = 1;    // ne[2] * ne[3]: 1 for every tensor that a Model uses
   uint64_t offset = 0;   // of the data, from the start of the file
-  uint64_t bytes = 0;    // rows * RowBytes(type, columns)
+  uint64_t bytes = 0;    // depth * rows * RowBytes(type, columns)
 };
 
 struct Gguf {
@@ -67,7 +69,7 @@ struct Gguf {
   uint64_t file_bytes = 0;
   uint64_t data_offset = 0;  // where tensor data begins
   std::map<std::string, GgufValue, std::less<>> metadata;
-  std::vector<TensorInfo> tensors;             // in the file's order
+  std::vector<TensorInfo> tensors;                          // in the file's order
   std::map<std::string, size_t, std::less<>> tensor_index;  // name -> index in `tensors`
 
   // The named tensor or nullptr.
@@ -88,12 +90,15 @@ struct Gguf {
                                                    GgufType element_type) const;
 };
 
-// Parses and validates the header of `file`. Every error names the key or the tensor.
+// Parses and validates the header of `file`. Every error names the key or the tensor:
+// INVALID_ARGUMENT for a malformed file; UNIMPLEMENTED for a version, tensor type or nested array
+// that thimble does not read; RESOURCE_EXHAUSTED for more keys, tensors or strings than it keeps.
+// Tensors lie within the file, aligned as the file says, and do not overlap.
 Result<Gguf> ParseGguf(RandomAccessFile& file);
 
-// Visits an array's elements in order, reading the file through a small buffer (64 KiB). The visitor
-// returns false to stop early. The string passed is valid during the call only; strings are bounded
-// by 64 KiB.
+// Visits an array's elements in order, reading the file through a small buffer (64 KiB). The
+// visitor returns false to stop early. The string passed is valid during the call only; strings are
+// bounded by 64 KiB.
 Status ForEachString(RandomAccessFile& file, const GgufArray& array,
                      const std::function<bool(uint64_t index, std::string_view text)>& visit);
 Status ForEachFloat(RandomAccessFile& file, const GgufArray& array,
