@@ -50,19 +50,23 @@ class WeightReader {
   // is registered as fixed buffers where io_uring allows it.
   static Result<std::unique_ptr<WeightReader>> Open(RandomAccessFile& file, ReaderBackend backend,
                                                     std::span<std::byte> arena);
+  // Waits for the reads that are under way, whose buffers must still be there.
   virtual ~WeightReader() = default;
 
   // Starts reading [offset, offset + bytes) into `buffer`, which is aligned to kReadAlignment, holds
   // ReadBufferBytes(offset, bytes), and stays untouched until Wait. The wanted bytes begin at
   // buffer + offset % kReadAlignment. Returns a ticket for Wait.
-  // RESOURCE_EXHAUSTED where kMaxInFlight are under way.
+  // RESOURCE_EXHAUSTED where kMaxInFlight are under way; INVALID_ARGUMENT for no bytes, a span past
+  // 2^63, a buffer that is not aligned.
   virtual Result<uint32_t> Start(uint64_t offset, uint64_t bytes, std::byte* buffer) = 0;
-  // Blocks until that read is complete. A short read is DATA_LOSS ("the file has shrunk"), an I/O error
-  // UNAVAILABLE; the message has path, offset and length. Short reads inside the file are continued.
+  // Blocks until that read is complete; in any order, once a ticket. A file that ends before the wanted
+  // bytes do is DATA_LOSS ("the file has shrunk"), an I/O error UNAVAILABLE; the message has path,
+  // offset and length. Short reads inside the file are continued.
   virtual Status Wait(uint32_t ticket) = 0;
 
   [[nodiscard]] virtual ReaderBackend backend() const = 0;
-  // Why earlier backends were refused: "io_uring: Operation not permitted".
+  // Why earlier backends, or parts of this one, were refused: "io_uring: io_uring_setup: Operation
+  // not permitted", "io_uring: buffers not registered: ...". Empty: everything was to be had.
   [[nodiscard]] const std::vector<std::string>& refusals() const { return refusals_; }
   [[nodiscard]] const ReadStats& stats() const { return stats_; }
 
