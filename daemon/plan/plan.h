@@ -1,6 +1,8 @@
 // The plan: stages, their grouping, and the place of every buffer in the arena, made once at start for
 // a given budget. It is the memory contract: peak_bytes is known before the first weight is read.
 // Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
+//
+// The arena:  [ring slot 0][ring slot 1][values and work of the running group][resident tiles]
 #pragma once
 
 #include <array>
@@ -10,6 +12,7 @@
 
 #include "daemon/model/model.h"
 #include "daemon/plan/stage.h"
+#include "daemon/plan/values.h"
 #include "storage/base/status.h"
 
 namespace thimble {
@@ -21,46 +24,28 @@ Result<Granularity> ParseGranularity(std::string_view text);
 struct PlanOptions {
   uint64_t budget_bytes = UINT64_MAX;  // for the arena; UINT64_MAX: no ceiling
   Granularity granularity = Granularity::kAuto;
-  uint32_t max_rows = 64;        // rows of a pass
-  uint32_t max_logit_rows = 4;   // of these, how many may want logits
-  uint64_t tile_bytes = 0;       // 0: chosen from the budget, 1 MiB at most
+  uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
+  uint32_t max_logit_rows = 4;  // of these, how many may want logits
+  uint64_t tile_bytes = 0;      // 0: chosen from the budget, 1 MiB at most
 };
 
-// A value's place in the arena while a group runs.
+// A value's place while a group runs, from the beginning of the arena.
 struct Placement {
-  uint64_t offset = UINT64_MAX;  // UINT64_MAX: not in this group
+  uint64_t offset = 0;
   uint64_t bytes = 0;
-};
-
-struct Stage {
-  StageKind kind = StageKind::kEmbed;
-  uint32_t layer = 0;
-  uint32_t head_begin = 0;  // kQkv, kAttention: query heads
-  uint32_t head_end = 0;
-  bool last_of_layer = false;     // kQkv: writes the KV cache
-  uint32_t tile_begin = 0;        // in Plan::tiles
-  uint32_t tile_end = 0;
-  uint64_t weight_bytes = 0;      // of its tiles
-  uint64_t work_bytes = 0;        // kWork
-  uint64_t kv_bytes = 0;          // the KV block buffer
-  uint32_t group = 0;
-};
-
-struct PlanTile {
-  Tile tile;
-  Operand operand = Operand::kWeight;
-  uint64_t resident_offset = UINT64_MAX;  // in the arena; UINT64_MAX: streamed through the ring
+  bool used = false;
 };
 
 struct Group {
   uint32_t stage_begin = 0;
   uint32_t stage_end = 0;
-  std::array<Placement, kPlanValues> values;
-  uint8_t inputs = 0;   // bit per Value: read from the stage store at the beginning
-  uint8_t outputs = 0;  // bit per Value: written to it at the end
-  uint64_t weight_bytes = 0;      // the most that one of its stages has in RAM: two ring slots at most
+  std::array<Placement, kArenaValues> values;  // by Value
+  Placement work;
+  uint8_t inputs = 0;             // bits of Value: read from the stage store at the beginning
+  uint8_t outputs = 0;            // bits of Value: written to it at the end
+  uint64_t weight_bytes = 0;      // the most that one of its stages holds: two tiles, or less
   uint64_t activation_bytes = 0;  // values and work
-  uint64_t kv_bytes = 0;
+  uint64_t kv_bytes = 0;          // a KV block
   [[nodiscard]] uint64_t total_bytes() const {
     return weight_bytes + activation_bytes + kv_bytes;
   }
@@ -69,19 +54,18 @@ struct Group {
 struct Plan {
   PlanOptions options;
   std::vector<Stage> stages;
-  std::vector<PlanTile> tiles;  // in the order of a pass
+  std::vector<Tile> tiles;  // in the order of a pass
   std::vector<Group> groups;
   uint32_t max_rows = 0;
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
-  uint64_t slot_bytes = 0;       // of one of the two ring slots, alignment included
-  uint64_t ring_offset = 0;      // of the two slots in the arena; the values follow
-  uint64_t values_offset = 0;
-  uint64_t resident_offset = 0;  // resident tiles, after the largest group's values
+  uint64_t slot_bytes = 0;       // of a ring slot: the largest tile, aligned outward
+  uint64_t values_offset = 0;    // behind the two slots
+  uint64_t resident_offset = 0;  // behind the largest group's values and work
   uint64_t resident_bytes = 0;
-  uint64_t peak_bytes = 0;       // of the arena: ring + largest group + resident set
-  uint64_t model_bytes = 0;      // of all tiles: what a pass with logits reads when nothing is resident
-  uint64_t pass_bytes = 0;       // what it reads with this resident set
+  uint64_t peak_bytes = 0;       // of the arena
+  uint64_t model_bytes = 0;      // of all tiles: one pass with nothing resident
+  uint64_t pass_bytes = 0;       // of the tiles that are read in every pass
 };
 
 // RESOURCE_EXHAUSTED, with the smallest budget that would do, where the model does not fit.

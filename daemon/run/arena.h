@@ -1,0 +1,40 @@
+// The arena: one anonymous mapping that holds every large buffer, mapped at start and placed by the
+// plan. It hands out spans and remembers the furthest byte it has handed out, which is what the
+// plan's peak is checked against. Called by: the runner. Memory: what the plan says; pages become
+// resident when they are first written.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "storage/base/status.h"
+
+namespace thimble {
+
+class Arena {
+ public:
+  // RESOURCE_EXHAUSTED where the kernel refuses the mapping. The memory is zero and page-aligned.
+  static Result<std::unique_ptr<Arena>> Map(uint64_t bytes);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // [offset, offset + bytes), which must lie within the arena. Valid while the arena lives.
+  std::byte* Use(uint64_t offset, uint64_t bytes) {
+    peak_bytes_ = std::max(peak_bytes_, offset + bytes);
+    return base_ + offset;
+  }
+  [[nodiscard]] std::span<std::byte> all() const { return {base_, static_cast<size_t>(bytes_)}; }
+  [[nodiscard]] uint64_t peak_bytes() const { return peak_bytes_; }
+
+ private:
+  Arena(std::byte* base, uint64_t bytes) : base_(base), bytes_(bytes) {}
+  std::byte* const base_;
+  const uint64_t bytes_;
+  uint64_t peak_bytes_ = 0;
+};
+
+}  // namespace thimble

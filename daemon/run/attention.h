@@ -1,0 +1,42 @@
+// The attention stage: for every row, a running softmax over the KV cache's blocks, in order, one block
+// in RAM at a time. It can stop after any block and go on later, which bounds how long a step takes.
+// Called by: the runner. Memory: one KV block and 8 bytes per row and head, in the stage's work buffer.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "daemon/run/runner.h"
+#include "daemon/run/stage_math.h"
+#include "storage/base/status.h"
+#include "storage/kv_cache.h"
+
+namespace thimble {
+
+// An item of the pass with its place among the rows.
+struct ActiveItem {
+  PassItem item;
+  uint32_t first_row = 0;
+  uint32_t first_logit_row = 0;
+  bool dropped = false;
+};
+
+class AttentionWalk {
+ public:
+  // Zeroes the accumulators. The buffers must stay in place until Step has said true.
+  void Begin(const StageBuffers& b);
+
+  // Does about `work_limit` multiply-adds more, in one read transaction; true when the stage is done.
+  Result<bool> Step(const StageBuffers& b, std::span<const ActiveItem> items, KvCache& kv,
+                    uint64_t work_limit);
+
+ private:
+  Status Block(const StageBuffers& b, const ActiveItem& active, KvCache::Reader& reader,
+               uint32_t block, uint64_t* work);
+  void Finish(const StageBuffers& b);
+
+  size_t item_ = 0;
+  uint32_t block_ = 0;
+};
+
+}  // namespace thimble

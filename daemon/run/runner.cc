@@ -1,0 +1,450 @@
+#include "daemon/run/runner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "daemon/run/arena.h"
+#include "daemon/run/attention.h"
+#include "daemon/run/kernels.h"
+#include "daemon/run/stage_math.h"
+#include "daemon/run/tile_ring.h"
+#include "storage/base/bytes.h"
+
+namespace thimble {
+namespace {
+
+// Multiply-adds of attention in one step: 40 ms on a Pi Zero at 100 million a second.
+constexpr uint64_t kAttentionWork = 4'000'000;
+// Embedding rows read in one step: 16 random reads take some milliseconds on a slow card.
+constexpr uint32_t kEmbedRowsPerStep = 16;
+
+uint64_t NowNs() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
+}
+
+class StagedRunner final : public Runner {
+ public:
+  StagedRunner(const Model& model, const Plan& plan, RandomAccessFile& file, KvCache& kv,
+               StageStore& store, std::unique_ptr<Arena> arena,
+               std::unique_ptr<WeightReader> reader)
+      : model_(model),
+        plan_(plan),
+        file_(file),
+        kv_(kv),
+        store_(store),
+        arena_(std::move(arena)),
+        reader_(std::move(reader)),
+        ring_(plan, *arena_, *reader_) {
+    const size_t pairs = model.rope.dimensions / 2;
+    items_.reserve(plan.max_rows);
+    logit_rows_.resize(plan.max_rows);
+    cosine_.resize(plan.max_rows * pairs);
+    sine_.resize(plan.max_rows * pairs);
+  }
+
+  ~StagedRunner() override = default;
+
+  Status Begin(std::span<const PassItem> items) override;
+  Result<bool> Step() override;
+  void Drop(size_t index) override;
+  void Abort() override { running_ = false; }
+
+  [[nodiscard]] bool running() const override { return running_; }
+  [[nodiscard]] size_t stage() const override { return stage_; }
+  [[nodiscard]] const RunnerStats& stats() const override { return stats_; }
+  [[nodiscard]] const WeightReader& reader() const override { return *reader_; }
+
+ private:
+  enum class Phase : uint8_t { kBegin, kTiles, kEnd };
+
+  Status CheckItems(std::span<const PassItem> items) const;
+  Status CheckFile();
+  Result<bool> RunPart();  // true: the stage is complete
+  Result<bool> Embed();
+  Status ReadEmbeddingRow(uint32_t row, int32_t token, uint32_t position);
+  const std::byte* ResidentEmbeddingRow(uint64_t token);
+  Status DeliverLogits(const Tile& tile);
+  Status AppendKv();
+  Status EnterGroup(const Group& group);
+  Status LeaveGroup(const Group& group);
+  Status MoveValues(const Group& group, uint8_t values, bool write);
+  void PlaceBuffers();
+  Status Complete();
+
+  const Model& model_;
+  const Plan& plan_;
+  RandomAccessFile& file_;
+  KvCache& kv_;
+  StageStore& store_;
+  // The reader goes first: reads under way end before their buffers are unmapped.
+  const std::unique_ptr<Arena> arena_;
+  const std::unique_ptr<WeightReader> reader_;
+  TileRing ring_;
+  std::vector<float> cosine_;
+  std::vector<float> sine_;
+  std::vector<uint32_t> logit_rows_;
+
+  bool running_ = false;
+  std::vector<ActiveItem> items_;
+  uint32_t n_rows_ = 0;
+  uint32_t n_logit_rows_ = 0;
+  uint32_t last_stage_ = 0;  // of this pass
+  uint32_t stage_ = 0;
+  Phase phase_ = Phase::kBegin;
+  uint32_t tile_ = 0;
+  uint32_t embed_row_ = 0;
+  AttentionWalk attention_;
+  StageBuffers buffers_;
+  RunnerStats stats_;
+};
+
+Status StagedRunner::CheckFile() {
+  THIMBLE_ASSIGN_OR_RETURN(const FileIdentity now, file_.Identity());
+  if (now == model_.identity) return {};
+  return DataLossError("read " + file_.path() + ": the file has changed since it was loaded (" +
+                       std::to_string(now.size_bytes) + " bytes now, " +
+                       std::to_string(model_.identity.size_bytes) + " then)");
+}
+
+Status StagedRunner::CheckItems(std::span<const PassItem> items) const {
+  uint64_t rows = 0;
+  uint64_t logits = 0;
+  for (const PassItem& item : items) {
+    if (item.sequence == nullptr || item.tokens.empty() || item.n_logits > item.tokens.size() ||
+        (item.n_logits > 0 && item.sink == nullptr)) {
+      return InternalError("begin a pass: an item without sequence, tokens or sink");
+    }
+    for (const int32_t token : item.tokens) {
+      if (token < 0 || static_cast<uint32_t>(token) >= model_.vocab_size) {
+        return InvalidArgumentError("begin a pass: token " + std::to_string(token) +
+                                    " is outside the vocabulary of " +
+                                    std::to_string(model_.vocab_size));
+      }
+    }
+    if (item.sequence->n_tokens + item.tokens.size() > model_.context_tokens) {
+      return OutOfRangeError("begin a pass: position " +
+                             std::to_string(item.sequence->n_tokens + item.tokens.size()) +
+                             " is past the model's context of " +
+                             std::to_string(model_.context_tokens) + " tokens");
+    }
+    rows += item.tokens.size();
+    logits += item.n_logits;
+  }
+  if (items.empty() || rows > plan_.max_rows || logits > plan_.max_logit_rows) {
+    return InternalError("begin a pass of " + std::to_string(rows) + " rows, " +
+                         std::to_string(logits) + " of them with logits: the plan has room for " +
+                         std::to_string(plan_.max_rows) + " and " +
+                         std::to_string(plan_.max_logit_rows));
+  }
+  return {};
+}
+
+Status StagedRunner::Begin(std::span<const PassItem> items) {
+  if (running_) return InternalError("begin a pass: one is running");
+  THIMBLE_RETURN_IF_ERROR(CheckItems(items));
+  THIMBLE_RETURN_IF_ERROR(CheckFile());
+  const size_t pairs = model_.rope.dimensions / 2;
+  items_.clear();
+  n_rows_ = 0;
+  n_logit_rows_ = 0;
+  for (const PassItem& item : items) {
+    items_.push_back({item, n_rows_, n_logit_rows_, false});
+    const auto n = static_cast<uint32_t>(item.tokens.size());
+    for (uint32_t i = 0; i < n; ++i) {
+      if (i + item.n_logits >= n) logit_rows_[n_logit_rows_++] = n_rows_ + i;
+      if (pairs == 0) continue;
+      RopeAngles(model_.rope, item.sequence->n_tokens + i, &cosine_[(n_rows_ + i) * pairs],
+                 &sine_[(n_rows_ + i) * pairs]);
+    }
+    n_rows_ += n;
+  }
+  // Without logits the pass is over when the last layer's keys and values are made.
+  last_stage_ = static_cast<uint32_t>(plan_.stages.size()) - 1;
+  if (n_logit_rows_ == 0) {
+    while (plan_.stages[last_stage_].kind != StageKind::kQkv) --last_stage_;
+  }
+  ring_.SetPassEnd(plan_.stages[last_stage_].tile_end);
+  stage_ = 0;
+  phase_ = Phase::kBegin;
+  running_ = true;
+  return {};
+}
+
+void StagedRunner::Drop(size_t index) {
+  items_[index].dropped = true;
+  items_[index].item.sequence = nullptr;
+  if (std::all_of(items_.begin(), items_.end(), [](const ActiveItem& a) { return a.dropped; })) {
+    Abort();
+  }
+}
+
+// Binds the running stage's buffers to their places in the group.
+void StagedRunner::PlaceBuffers() {
+  const Stage& stage = plan_.stages[stage_];
+  const Group& group = plan_.groups[stage.group];
+  const auto place = [&](Value value) -> std::byte* {
+    const Placement& placement = group.values[static_cast<size_t>(value)];
+    return placement.used ? arena_->Use(placement.offset, placement.bytes) : nullptr;
+  };
+  StageBuffers& b = buffers_;
+  b.model = &model_;
+  b.stage = &stage;
+  b.rows = n_rows_;
+  b.logit_rows = n_logit_rows_;
+  b.logit_row = logit_rows_.data();
+  b.forms = FormsAfter(model_, stage);
+  b.x = reinterpret_cast<float*>(place(Value::kX));
+  b.xn = place(Value::kXn);
+  b.q = reinterpret_cast<float*>(place(Value::kQ));
+  b.kv = reinterpret_cast<uint16_t*>(place(Value::kKv));
+  b.kv_head_begin = PartsOf(model_, stage, Value::kKv).begin;
+  b.att = reinterpret_cast<float*>(place(Value::kAtt));
+  b.work = arena_->Use(group.work.offset, group.work.bytes);
+  b.layout = LayoutWork(model_, stage, plan_.tiles, n_rows_, n_logit_rows_);
+  b.cosine = cosine_.data();
+  b.sine = sine_.data();
+}
+
+// Inputs of a group are read from the stage store into their places, outputs written, part by part.
+Status StagedRunner::MoveValues(const Group& group, uint8_t values, bool write) {
+  const Stage& first = plan_.stages[group.stage_begin];
+  const Stage& last = plan_.stages[group.stage_end - 1];
+  for (size_t v = 0; v < kArenaValues; ++v) {
+    const auto value = static_cast<Value>(v);
+    if ((values & Bit(value)) == 0) continue;
+    const Stage& stage = write ? last : first;
+    // A value has one shape within its group: that of any stage that touches it.
+    const Stage* shaped = &stage;
+    for (uint32_t s = group.stage_begin; s < group.stage_end; ++s) {
+      const StageAccess access = AccessOf(plan_.stages[s]);
+      if (((write ? access.writes : access.reads) & Bit(value)) == 0) continue;
+      shaped = &plan_.stages[s];
+      if (!write) break;
+    }
+    const uint64_t rows =
+        shaped->kind == StageKind::kFinalNorm || shaped->kind == StageKind::kLogits
+            ? (value == Value::kXn ? n_logit_rows_ : n_rows_)
+            : n_rows_;
+    const uint64_t bytes = PartBytes(model_, value, FormsAfter(model_, *shaped), rows);
+    const Placement& placement = group.values[v];
+    std::byte* base = arena_->Use(placement.offset, placement.bytes);
+    const PartRange parts = PartsOf(model_, *shaped, value);
+    for (uint32_t part = parts.begin; part < parts.end; ++part) {
+      // A gathering stage has the parts of its own heads to make, not to read.
+      if (!write && value == Value::kKv && part >= KvHeadBegin(model_, *shaped) &&
+          part < KvHeadEnd(model_, *shaped)) {
+        continue;
+      }
+      const std::span<std::byte> span(base + (part - parts.begin) * bytes,
+                                      static_cast<size_t>(bytes));
+      const auto id = static_cast<uint32_t>(value);
+      THIMBLE_RETURN_IF_ERROR(write ? store_.Write(id, part, span) : store_.Read(id, part, span));
+    }
+  }
+  return {};
+}
+
+Status StagedRunner::EnterGroup(const Group& group) {
+  return MoveValues(group, group.inputs, /*write=*/false);
+}
+
+Status StagedRunner::LeaveGroup(const Group& group) {
+  return MoveValues(group, group.outputs, /*write=*/true);
+}
+
+const std::byte* StagedRunner::ResidentEmbeddingRow(uint64_t token) {
+  if (model_.output.tensor != model_.token_embedding || model_.output.row_begin != 0) {
+    return nullptr;
+  }
+  const Stage& logits = plan_.stages[plan_.stages.size() - 2];
+  for (uint32_t t = logits.tile_begin; t < logits.tile_end; ++t) {
+    const Tile& tile = plan_.tiles[t];
+    if (tile.bias || token < tile.out_begin || token >= tile.out_begin + tile.outputs) continue;
+    const std::byte* bytes = ring_.Resident(t);
+    if (bytes == nullptr) return nullptr;
+    return bytes + (token - tile.out_begin) * (tile.bytes / tile.outputs);
+  }
+  return nullptr;
+}
+
+Status StagedRunner::ReadEmbeddingRow(uint32_t row, int32_t token, uint32_t position) {
+  const StageBuffers& b = buffers_;
+  struct Source {
+    const TensorInfo* tensor;
+    uint64_t row;
+    const std::byte* bytes = nullptr;
+    uint32_t ticket = 0;
+  };
+  std::array<Source, kEmbedReads> sources = {
+      Source{model_.token_embedding, static_cast<uint64_t>(token)},
+      Source{model_.position_embedding, position}};
+  sources[0].bytes = ResidentEmbeddingRow(sources[0].row);
+  for (size_t i = 0; i < sources.size(); ++i) {
+    Source& source = sources[i];
+    if (source.tensor == nullptr || source.bytes != nullptr) continue;
+    const uint64_t row_bytes = RowBytes(source.tensor->type, source.tensor->columns);
+    const uint64_t offset = source.tensor->offset + source.row * row_bytes;
+    std::byte* buffer = b.work + i * b.layout.read_bytes;
+    Result<uint32_t> ticket = reader_->Start(offset, row_bytes, buffer);
+    Status status;
+    if (ticket.ok()) {
+      source.bytes = buffer + offset % kReadAlignment;
+      status = reader_->Wait(*ticket);
+    } else {
+      status = ticket.status();
+    }
+    if (!status.ok()) {
+      return {status.code(), "read " + source.tensor->name + ": " + status.message()};
+    }
+  }
+  EmbedRow(model_, sources[0].bytes, sources[1].bytes,
+           reinterpret_cast<float*>(b.work + b.layout.row), b.x + row * model_.hidden_size);
+  return {};
+}
+
+Result<bool> StagedRunner::Embed() {
+  const uint32_t end = std::min(n_rows_, embed_row_ + kEmbedRowsPerStep);
+  for (const ActiveItem& active : items_) {
+    if (active.dropped) continue;
+    const auto n = static_cast<uint32_t>(active.item.tokens.size());
+    for (uint32_t i = 0; i < n; ++i) {
+      const uint32_t row = active.first_row + i;
+      if (row < embed_row_ || row >= end) continue;
+      THIMBLE_RETURN_IF_ERROR(
+          ReadEmbeddingRow(row, active.item.tokens[i], active.item.sequence->n_tokens + i));
+    }
+  }
+  embed_row_ = end;
+  return end == n_rows_;
+}
+
+Status StagedRunner::DeliverLogits(const Tile& tile) {
+  const auto* logits = reinterpret_cast<const float*>(buffers_.work + buffers_.layout.outputs);
+  for (const ActiveItem& active : items_) {
+    if (active.dropped) continue;
+    for (uint32_t i = 0; i < active.item.n_logits; ++i) {
+      const float* row = logits + size_t{active.first_logit_row + i} * tile.outputs;
+      THIMBLE_RETURN_IF_ERROR(
+          active.item.sink->OnLogits(i, tile.out_begin, {row, tile.outputs}));
+    }
+  }
+  return {};
+}
+
+Status StagedRunner::AppendKv() {
+  const auto* rows =
+      reinterpret_cast<const uint16_t*>(buffers_.work + buffers_.layout.kv_rows);
+  THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, kv_.env().BeginWrite());
+  for (const ActiveItem& active : items_) {
+    if (active.dropped) continue;
+    THIMBLE_RETURN_IF_ERROR(kv_.AppendRows(*active.item.sequence, buffers_.stage->layer,
+                                           active.item.tokens,
+                                           rows + active.first_row * kv_.shape().RowHalves(),
+                                           &txn));
+  }
+  return txn.Commit();
+}
+
+Result<bool> StagedRunner::RunPart() {
+  const Stage& stage = plan_.stages[stage_];
+  switch (stage.kind) {
+    case StageKind::kEmbed:
+      return Embed();
+    case StageKind::kAttention:
+      return attention_.Step(buffers_, items_, kv_, kAttentionWork);
+    case StageKind::kSample:
+      return true;
+    default:
+      break;
+  }
+  if (tile_ < stage.tile_end) {
+    THIMBLE_ASSIGN_OR_RETURN(const std::byte* bytes, ring_.Acquire(tile_));
+    const Tile& tile = plan_.tiles[tile_];
+    const uint64_t begin = NowNs();
+    RunTile(buffers_, tile, bytes);
+    stats_.stage_ns[static_cast<size_t>(stage.kind)] += NowNs() - begin;
+    ++tile_;
+    if (stage.kind == StageKind::kLogits) {
+      const bool biased = tile_ < stage.tile_end && plan_.tiles[tile_].bias;
+      if (!biased) THIMBLE_RETURN_IF_ERROR(DeliverLogits(tile));
+    }
+  }
+  return tile_ == stage.tile_end;
+}
+
+Result<bool> StagedRunner::Step() {
+  if (!running_) return InternalError("step: no pass is running");
+  const auto fail = [&](Status status) -> Result<bool> {
+    Abort();
+    return status;
+  };
+  const Stage& stage = plan_.stages[stage_];
+  const Group& group = plan_.groups[stage.group];
+  if (phase_ == Phase::kBegin) {
+    if (stage_ == group.stage_begin) {
+      if (Status status = EnterGroup(group); !status.ok()) return fail(std::move(status));
+    }
+    PlaceBuffers();
+    BeginStage(buffers_);
+    if (stage.kind == StageKind::kAttention) attention_.Begin(buffers_);
+    tile_ = stage.tile_begin;
+    embed_row_ = 0;
+    phase_ = Phase::kTiles;
+  }
+  if (phase_ == Phase::kTiles) {
+    const bool timed_by_tile = stage.tile_begin != stage.tile_end;
+    const uint64_t begin = timed_by_tile ? 0 : NowNs();
+    Result<bool> done = RunPart();
+    if (!timed_by_tile) stats_.stage_ns[static_cast<size_t>(stage.kind)] += NowNs() - begin;
+    if (!done.ok()) return fail(done.status());
+    if (!*done) return false;
+    phase_ = Phase::kEnd;
+  }
+  EndStage(buffers_);
+  if (stage.kind == StageKind::kQkv && stage.last_of_layer) {
+    if (Status status = AppendKv(); !status.ok()) return fail(std::move(status));
+  }
+  if (stage_ == last_stage_) {
+    if (Status status = Complete(); !status.ok()) return fail(std::move(status));
+    return true;
+  }
+  if (stage_ + 1 == group.stage_end) {
+    if (Status status = LeaveGroup(group); !status.ok()) return fail(std::move(status));
+  }
+  ++stage_;
+  phase_ = Phase::kBegin;
+  return false;
+}
+
+Status StagedRunner::Complete() {
+  for (ActiveItem& active : items_) {
+    if (active.dropped) continue;
+    THIMBLE_RETURN_IF_ERROR(kv_.CommitRows(*active.item.sequence, active.item.tokens));
+  }
+  running_ = false;
+  ++stats_.passes;
+  stats_.rows += n_rows_;
+  stats_.arena_peak_bytes = arena_->peak_bytes();
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& plan,
+                                             RandomAccessFile& file, ReaderBackend backend,
+                                             KvCache& kv, StageStore& store) {
+  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena, Arena::Map(plan.peak_bytes));
+  // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
+  const std::span<std::byte> read_into =
+      arena->all().first(static_cast<size_t>(plan.resident_offset));
+  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,
+                           WeightReader::Open(file, backend, read_into));
+  return std::unique_ptr<Runner>(std::make_unique<StagedRunner>(
+      model, plan, file, kv, store, std::move(arena), std::move(reader)));
+}
+
+}  // namespace thimble
