@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+"""Served over gRPC inside a real memory control group: never an OOM kill, and the peak under the limit.
+
+Skipped where no group can be made (an unprivileged container).
+"""
+
+import os
+import sys
+
+import harness
+from harness import MIB
+
+sys.path.insert(0, os.path.join(harness.SOURCE, "tests/reference"))
+import make_model
+
+PROMPT = "Once upon a time there was a little girl who lived in a house near the sea. "
+# What one may hold beside the plan's buffers: the program's own heap, stacks and gRPC's.
+RSS_BESIDE_PLAN = 6 * MIB
+
+
+def need_groups():
+    if not harness.can_make_groups():
+        raise harness.Skip("no memory control group can be made here")
+
+
+def serve(test, model, limit, tokens, prompt=PROMPT, inside=True):
+    """Serves a few requests under `limit`, in a group of the test's or of the daemon's making."""
+    need_groups()
+    harness.drop_page_cache()  # else the program and the model would be charged to whoever read them before
+    if inside:
+        # The limit is there already, as in a container: it is adopted, or a smaller group made within.
+        group = test.group(limit)
+        daemon = test.daemon(model=model, group=group)
+    else:
+        group = None
+        daemon = test.daemon(model=model, options=["--ram-ceiling", f"{limit // MIB}M"])
+    daemon.ready(seconds=120)
+    clients = [daemon.start_generate(prompt * (1 + i), "--max-tokens", tokens, "--ignore-eos",
+                                     "--temperature", 0.8, "--seed", i) for i in range(4)]
+    said = [client.finish(400).require() for client in clients]
+    assert all(len(one.ids) == tokens for one in said), [len(one.ids) for one in said]
+    status = daemon.status()
+    assert int(status["ceiling_bytes"]) == limit, status["ceiling_bytes"]
+    assert status["enforcement"] == "cgroup", status["enforcement"]
+    assert int(status.get("oom_kills", 0)) == 0
+    assert 0 < int(status["memory_peak_bytes"]) <= limit, status["memory_peak_bytes"]
+    plan, arena = int(status["plan_peak_bytes"]), int(status["arena_peak_bytes"])
+    assert plan == arena > 0, f"the plan says {plan} bytes, the arena measured {arena}"
+    anonymous = daemon.memory("RssAnon")
+    beside = anonymous - plan
+    assert beside <= RSS_BESIDE_PLAN, f"{anonymous} bytes of anonymous RSS are {beside} over the plan's {plan}"
+    peak = group.peak() if group else int(status["memory_peak_bytes"])
+    print(f"        {os.path.basename(model)} in {limit // MIB} MiB: peak {peak / MIB:.2f} MiB, "
+          f"plan {plan / MIB:.2f} MiB, anonymous beside it {beside / MIB:.2f} MiB")
+    if group:
+        assert group.oom_kills() == 0, "an OOM kill in the group"
+        assert peak <= limit
+        assert daemon.process.pid in group_processes(group), "the daemon has left the group it was put in"
+    daemon.stop()
+    return status
+
+
+def group_processes(group):
+    """Of the group and of those inside it."""
+    pids = []
+    for directory, _, _ in os.walk(group.directory):
+        with open(directory + "/cgroup.procs", encoding="ascii") as file:
+            pids += [int(line) for line in file]
+    return pids
+
+
+def built_in_model_inside_64_mib(test):
+    serve(test, harness.BUILTIN, 64 * MIB, 120)
+
+
+def built_in_model_inside_24_mib(test):
+    serve(test, harness.BUILTIN, 24 * MIB, 120)
+
+
+def built_in_model_inside_16_mib(test):
+    serve(test, harness.BUILTIN, 16 * MIB, 120)
+
+
+def own_group_is_made_and_removed(test):
+    status = serve(test, harness.BUILTIN, 24 * MIB, 60, inside=False)
+    directory = status["control_group"]
+    assert directory, "no group of its own"
+    assert not os.path.exists(directory), f"{directory} was left behind"
+
+
+def a_model_larger_than_the_ceiling(test):
+    model = os.path.join(test.scratch, "large.gguf")
+    make_model.make_llama(model, "Q8_0", seed=31, width=512, ffn=1536, layers=16, vocabulary=4096)
+    size = os.path.getsize(model)
+    assert size > 40 * MIB, size
+    status = serve(test, model, 24 * MIB, 16)
+    assert int(status["flash_bytes_read"]) > size, "the weights were not read again for every pass"
+
+
+def smollm2_inside(test, limit):
+    if not os.path.exists(harness.SMOLLM2):
+        raise harness.Skip("scripts/get-model smollm2 was not run")
+    serve(test, harness.SMOLLM2, limit, 12)
+
+
+def smollm2_inside_64_mib(test):
+    smollm2_inside(test, 64 * MIB)
+
+
+def smollm2_inside_24_mib(test):
+    smollm2_inside(test, 24 * MIB)
+
+
+if __name__ == "__main__":
+    harness.main(built_in_model_inside_64_mib, built_in_model_inside_24_mib, built_in_model_inside_16_mib,
+                 own_group_is_made_and_removed, a_model_larger_than_the_ceiling, smollm2_inside_64_mib,
+                 smollm2_inside_24_mib)
