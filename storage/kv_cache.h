@@ -2,10 +2,15 @@
 //
 // A full block is named by a hash of the model's fingerprint and of every token up to its end, so
 // that equal prefixes are one block, shared by requests and across restarts; its tokens are kept
-// beside it and compared when it is used again. The tail of a sequence (fewer than 32 tokens) is kept
-// token by token under the sequence's own number until its block is full.
-// docs/storage.md has the byte formats. Called by: the attention and query/key/value stages, and
-// admission (prefix look-up). Memory: block names of the active sequences (16 bytes per 32 tokens).
+// beside it and compared when it is used again. The tail of a sequence (fewer than 32 tokens) is
+// kept token by token under the sequence's own number until its block is full. docs/storage.md has
+// the byte formats. Called by: the attention and query/key/value stages, and admission (prefix
+// look-up). Memory: a sequence's tokens and block names (about 5 bytes a token, in the KvSequence)
+// and a count of users for each of its blocks (about 64 bytes per 32 tokens).
+//
+// A copy of every key and value is on the disk: 32 tokens of one layer take BlockHalves() x 2 bytes
+// rounded up to LMDB's pages. Give the map a third more than the quota: LMDB needs it for tails,
+// for pages that await reuse and for finding runs of free pages.
 //
 // Layouts, all IEEE half precision:
 //  - one token of one layer ("row"):  [n_kv_heads][2][head_dim]        (2: key, value)
@@ -15,36 +20,26 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "storage/base/status.h"
+#include "storage/kv_block_index.h"
 #include "storage/lmdb.h"
 #include "storage/vocab_index.h"
 
 namespace thimble {
 
-// On disk: never change this value.
-inline constexpr uint32_t kKvBlockTokens = 32;
-
-struct KvShape {
-  uint32_t n_layers = 0;
-  uint32_t n_kv_heads = 0;
-  uint32_t head_dim = 0;
-
-  [[nodiscard]] size_t RowHalves() const { return size_t{2} * n_kv_heads * head_dim; }
-  [[nodiscard]] size_t BlockHalves() const { return RowHalves() * kKvBlockTokens; }
-};
-
-using KvBlockName = std::array<uint8_t, 16>;
-
 // One sequence's place in the cache. Owned by the request; a handle into KvCache.
 struct KvSequence {
-  uint64_t id = 0;                  // names the tail; unique while the daemon lives
-  uint32_t n_tokens = 0;            // tokens whose keys and values are complete in every layer
-  std::vector<KvBlockName> blocks;  // of the full blocks, in order; capacity reserved at Open
-  std::vector<int32_t> tokens;      // all tokens so far; capacity reserved at Open
+  uint64_t id = 0;                   // names the tail; unique while the daemon lives
+  uint32_t max_tokens = UINT32_MAX;  // as given to OpenSequence
+  uint32_t n_tokens = 0;             // tokens whose keys and values are complete in every layer
+  std::vector<KvBlockName> blocks;   // of the full blocks, in order; capacity reserved at Open
+  std::vector<int32_t> tokens;       // all tokens so far; capacity reserved at Open
 };
 
 // Pointers to one KV head's keys and values of one block; valid until the Reader goes.
@@ -55,27 +50,36 @@ struct KvHeadBlock {
 
 class KvCache {
  public:
-  // `quota_bytes`: the most full blocks may take; the least recently used ones that no open sequence
-  // uses go first. Tails of an earlier process are removed; so are blocks without their record.
+  // `quota_bytes`: the most full blocks may take; the least recently used ones that no open
+  // sequence uses go first. Tails of an earlier process are removed; so are blocks without their
+  // record.
   static Result<std::unique_ptr<KvCache>> Open(LmdbEnv& cache, const Fingerprint& model,
                                                const KvShape& shape, uint64_t quota_bytes);
 
   // Begins a sequence for at most `max_tokens` tokens. The longest run of whole blocks that match
   // the beginning of `prompt` is taken over: sequence.n_tokens says how many tokens need no
   // computing (always fewer than prompt.size(), so that there is a row to take logits from).
+  // Every sequence is closed by CloseSequence: its blocks are not evicted before.
   Result<KvSequence> OpenSequence(std::span<const int32_t> prompt, uint32_t max_tokens);
-  // Removes the tail and lets go of the blocks. Errors leave only garbage that the next Open removes.
+  // Removes the tail and lets go of the blocks. Errors leave only garbage that the next Open
+  // removes.
   Status CloseSequence(KvSequence& sequence);
 
   // The rows of one pass for one sequence, layer by layer, then Commit:
-  //  AppendRows writes `n` rows ([n][n_kv_heads][2][head_dim]) of `layer` for the tokens at positions
-  //  [sequence.n_tokens, sequence.n_tokens + n). `tokens` are those n tokens. One write transaction
-  //  for the call, `batch` where one is given (then the caller commits).
-  //  Blocks that these rows complete are written whole under their name; others go to the tail.
+  //  AppendRows writes `n` rows ([n][n_kv_heads][2][head_dim]) of `layer` for the tokens at
+  //  positions [sequence.n_tokens, sequence.n_tokens + n). `tokens` are those n tokens. One write
+  //  transaction for the call, `batch` where one is given (then the caller commits). Blocks that
+  //  these rows complete are written whole under their name; others go to the tail. Without `batch`
+  //  a full map or disk is met by evicting blocks and trying again; then RESOURCE_EXHAUSTED, and
+  //  neither this sequence nor another is harmed. Rows that are not followed by CommitRows (an
+  //  aborted pass) are overwritten by the next call for their positions. No read transaction should
+  //  be open: it keeps LMDB from reusing pages. Long calls of wide models commit in parts of at
+  //  most about 1 MiB.
   Status AppendRows(const KvSequence& sequence, uint32_t layer, std::span<const int32_t> tokens,
                     const uint16_t* rows, LmdbTxn* batch = nullptr);
-  //  CommitRows: every layer has its rows; the tokens become part of the sequence, and completed blocks
-  //  get their record and leave the tail. Evicts first where the quota asks for it.
+  //  CommitRows: every layer has its rows; the tokens become part of the sequence, and completed
+  //  blocks get their record and leave the tail. Evicts first where the quota asks for it. `tokens`
+  //  may be fewer than were appended (refused draft tokens). On error the sequence is as it was.
   Status CommitRows(KvSequence& sequence, std::span<const int32_t> tokens);
 
   // Reads back what AppendRows wrote, also rows that are not committed yet. Holds one read
@@ -83,9 +87,9 @@ class KvCache {
   class Reader {
    public:
     static Result<Reader> Begin(KvCache& cache);
-    // Keys and values of `kv_head` for tokens [32 block, 32 block + n_tokens). `n_total` is the number
-    // of tokens written so far for this layer (committed or not) and decides whether the block is
-    // whole (a pointer into the map) or gathered from the tail into `scratch`
+    // Keys and values of `kv_head` for tokens [32 block, 32 block + n_tokens). `n_total` is the
+    // number of tokens written so far for this layer (committed or not) and decides whether the
+    // block is whole (a pointer into the map) or gathered from the tail into `scratch`
     // ([2][kKvBlockTokens][head_dim]). `pending` are the tokens of this pass behind
     // sequence.n_tokens (needed to name a block that this pass completes).
     Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
@@ -94,28 +98,71 @@ class KvCache {
 
    private:
     explicit Reader(KvCache& cache, LmdbTxn txn) : cache_(&cache), txn_(std::move(txn)) {}
+    Status Find(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
+                uint32_t block, uint32_t n_total);
     KvCache* cache_;
     LmdbTxn txn_;
+    // What the last Find found: the whole block, or the rows of a tail.
+    uint64_t sequence_ = 0;
+    uint32_t layer_ = UINT32_MAX;
+    uint32_t block_ = 0;
+    uint32_t n_total_ = 0;
+    const std::byte* whole_ = nullptr;  // [n_kv_heads][2][kKvBlockTokens][head_dim]
+    std::array<const std::byte*, kKvBlockTokens> rows_{};  // each [n_kv_heads][2][head_dim]
   };
 
   struct Stats {
-    uint64_t blocks = 0;            // full blocks kept
-    uint64_t bytes = 0;             // of these
+    uint64_t blocks = 0;             // full blocks kept
+    uint64_t bytes = 0;              // of the file, taken by these
     uint64_t prefix_hit_tokens = 0;  // taken over by OpenSequence since start
     uint64_t evicted_blocks = 0;
   };
-  [[nodiscard]] const Stats& stats() const { return stats_; }
+  [[nodiscard]] Stats stats() const {
+    return {index_->blocks(), index_->bytes(), prefix_hit_tokens_, evicted_blocks_};
+  }
   [[nodiscard]] const KvShape& shape() const { return shape_; }
   [[nodiscard]] LmdbEnv& env() { return env_; }
 
  private:
-  KvCache(LmdbEnv& env, const Fingerprint& model, const KvShape& shape, uint64_t quota_bytes)
-      : env_(env), model_(model), shape_(shape), quota_bytes_(quota_bytes) {}
+  // A block that AppendRows has completed and CommitRows has not yet made part of its sequence.
+  // It is neither evicted nor, where it has no record, kept when its last user goes.
+  struct Pending {
+    KvBlockName name;
+    uint64_t sequence;
+    uint32_t block;
+    bool stale;  // overwritten by later rows of the same positions
+  };
+
+  KvCache(LmdbEnv& env, const KvShape& shape, uint64_t quota_bytes)
+      : env_(env), shape_(shape), quota_bytes_(quota_bytes) {}
+
+  Status Check(const KvSequence& sequence, uint64_t n_new, const char* operation) const;
+  KvBlockName NameOf(const KvSequence& sequence, std::span<const int32_t> pending,
+                     uint32_t block) const;
+  Status AppendBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t layer,
+                     std::span<const int32_t> tokens, const uint16_t* rows, uint32_t block);
+  Status CompleteBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t layer, uint32_t block,
+                       std::span<const int32_t> tokens, const uint16_t* rows);
+  Status ReturnToTail(const KvSequence& sequence, uint32_t n_tokens);
+  Status RecordBlocks(const KvSequence& sequence, std::span<const int32_t> tokens);
+  Status MakeRoomInQuota(uint64_t wanted);
+  Status RemoveTail(uint64_t sequence, uint32_t n_tokens);
+  void MarkPending(const KvSequence& sequence, std::span<const int32_t> tokens);
+  Status DropPending(uint64_t sequence);
+  Status WithRoom(const std::function<Status()>& write);
+  Result<uint32_t> Evict(uint32_t n_blocks);
+  [[nodiscard]] bool InUse(const KvBlockName& name) const;
+
   LmdbEnv& env_;
-  const Fingerprint model_;
   const KvShape shape_;
   const uint64_t quota_bytes_;
-  Stats stats_;
+  std::unique_ptr<KvBlockIndex> index_;
+  MDB_dbi tails_ = 0;
+  uint64_t next_sequence_ = 1;
+  uint64_t prefix_hit_tokens_ = 0;
+  uint64_t evicted_blocks_ = 0;
+  std::unordered_map<KvBlockName, uint32_t, KvBlockNameHash> users_;  // of open sequences' blocks
+  std::vector<Pending> pending_;
 };
 
 }  // namespace thimble

@@ -121,15 +121,18 @@ Status StateDir::OpenCache(const std::string& directory, const StateDirOptions& 
 }
 
 Status StateDir::Close() {
+  // The journal's lock goes last: the next daemon must not mark the cache before we have.
+  Status status;
+  if (cache) {
+    const std::string cache_path = cache->path();
+    status = cache->Sync();
+    cache.reset();
+    const std::string directory = cache_path.substr(0, cache_path.rfind('/'));
+    const std::string clean = std::string(kMarkPrefix).append(kClean).append(boot_id_) + "\n";
+    if (status.ok()) status = ReplaceFile(directory, mark_path_, clean);
+  }
   journal.reset();
-  if (!cache) return {};
-  Status synced = cache->Sync();
-  const std::string cache_path = cache->path();
-  cache.reset();
-  THIMBLE_RETURN_IF_ERROR(std::move(synced));
-  const std::string directory = cache_path.substr(0, cache_path.rfind('/'));
-  const std::string clean = std::string(kMarkPrefix).append(kClean).append(boot_id_) + "\n";
-  return ReplaceFile(directory, mark_path_, clean);
+  return status;
 }
 
 }  // namespace thimble
