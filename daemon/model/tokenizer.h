@@ -33,17 +33,25 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // Makes the tokenizer of `model`, building its part of `index` from `file` first if the index has
-  // none yet. `index` must outlive the tokenizer.
+  // none yet (which holds 21 bytes a token and 16 a merge meanwhile). `index` must outlive the
+  // tokenizer. Errors: INVALID_ARGUMENT naming the key for a malformed vocabulary, UNIMPLEMENTED
+  // for a tokenizer or pre-tokenizer thimble does not know, and the index's.
   static Result<std::unique_ptr<Tokenizer>> Open(const Model& model, RandomAccessFile& file,
                                                  VocabIndex& index);
 
   // Any bytes are valid text; Decode(Encode(text)) == text for every byte string (with add_special
-  // and, for "llama", the space prefix taken off again by Decode).
+  // and, for "llama", the space prefix taken off again by Decode; control tokens that parse_special
+  // has found have no bytes). Vocabularies lack tokens for bytes that their training text lacked
+  // (SmolLM2 for 21 of them: 0x04, 0xFF): a text with such a byte is INVALID_ARGUMENT, naming it,
+  // rather than silently another text. (With "llama", a file that has an unknown token and no byte
+  // tokens gives the unknown token.) While it runs it holds at most 56 bytes for each byte of the
+  // text's longest piece: a word for "gpt2", everything between special tokens for "llama".
   [[nodiscard]] virtual Result<std::vector<TokenId>> Encode(std::string_view text,
                                                             const EncodeOptions& options) = 0;
 
   // The bytes of one token; control tokens have none unless `show_special`. The bytes may be a part
-  // of a UTF-8 character. Errors: OUT_OF_RANGE for an id outside the vocabulary.
+  // of a UTF-8 character. Errors: OUT_OF_RANGE for an id outside the vocabulary. Ids that only pad
+  // the embedding (the file's list of tokens ends before) have no bytes.
   [[nodiscard]] virtual Result<std::string> TokenBytes(TokenId id, bool show_special) = 0;
 
   // The bytes of a whole sequence, the inverse of Encode.
