@@ -68,6 +68,7 @@ class StagedRunner final : public Runner {
   Status ReadEmbeddingRow(uint32_t row, int32_t token, uint32_t position);
   const std::byte* ResidentEmbeddingRow(uint64_t token);
   Status DeliverLogits(const Tile& tile);
+  Status AppendRows(const ActiveItem& active, LmdbTxn* batch);
   Status AppendKv();
   Status EnterGroup(const Group& group);
   Status LeaveGroup(const Group& group);
@@ -80,7 +81,7 @@ class StagedRunner final : public Runner {
   RandomAccessFile& file_;
   KvCache& kv_;
   StageStore& store_;
-  // The reader goes first: reads under way end before their buffers are unmapped.
+  // Declared before the reader: reads under way end before their buffers are unmapped.
   const std::unique_ptr<Arena> arena_;
   const std::unique_ptr<WeightReader> reader_;
   TileRing ring_;
@@ -335,18 +336,30 @@ Status StagedRunner::DeliverLogits(const Tile& tile) {
   return {};
 }
 
+Status StagedRunner::AppendRows(const ActiveItem& active, LmdbTxn* batch) {
+  const auto* rows = reinterpret_cast<const uint16_t*>(buffers_.work + buffers_.layout.kv_rows);
+  return kv_.AppendRows(*active.item.sequence, buffers_.stage->layer, active.item.tokens,
+                        rows + active.first_row * kv_.shape().RowHalves(), batch);
+}
+
+// One transaction for all items; where the map or the disk has no room for it, one for each item, since
+// the cache then makes room by evicting.
 Status StagedRunner::AppendKv() {
-  const auto* rows =
-      reinterpret_cast<const uint16_t*>(buffers_.work + buffers_.layout.kv_rows);
-  THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, kv_.env().BeginWrite());
-  for (const ActiveItem& active : items_) {
-    if (active.dropped) continue;
-    THIMBLE_RETURN_IF_ERROR(kv_.AppendRows(*active.item.sequence, buffers_.stage->layer,
-                                           active.item.tokens,
-                                           rows + active.first_row * kv_.shape().RowHalves(),
-                                           &txn));
+  if (items_.size() > 1) {
+    const auto all = [&]() -> Status {
+      THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, kv_.env().BeginWrite());
+      for (const ActiveItem& active : items_) {
+        if (!active.dropped) THIMBLE_RETURN_IF_ERROR(AppendRows(active, &txn));
+      }
+      return txn.Commit();
+    };
+    Status status = all();
+    if (status.code() != StatusCode::kResourceExhausted) return status;
   }
-  return txn.Commit();
+  for (const ActiveItem& active : items_) {
+    if (!active.dropped) THIMBLE_RETURN_IF_ERROR(AppendRows(active, nullptr));
+  }
+  return {};
 }
 
 Result<bool> StagedRunner::RunPart() {

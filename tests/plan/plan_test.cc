@@ -1,0 +1,255 @@
+// The plan's promises: every weight once a pass, nothing placed over anything else, inputs that were
+// written before, and a peak that is what the budget allows.
+#include "daemon/plan/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "storage/base/bytes.h"
+#include "storage/weight_reader.h"
+#include "tests/plan/fake_model.h"
+
+namespace thimble {
+namespace {
+
+// SmolLM2-135M's shape.
+FakeShape SmolShape() {
+  FakeShape shape;
+  shape.n_layers = 30;
+  shape.n_heads = 9;
+  shape.n_kv_heads = 3;
+  shape.ffn_size = 1536;
+  shape.vocab_size = 49152;
+  shape.gated = true;
+  return shape;
+}
+
+Plan PlanOf(const Model& model, Granularity granularity, uint64_t budget = UINT64_MAX,
+            uint32_t rows = 64) {
+  PlanOptions options;
+  options.granularity = granularity;
+  options.budget_bytes = budget;
+  options.max_rows = rows;
+  Result<Plan> plan = MakePlan(model, options);
+  EXPECT_TRUE(plan.ok()) << plan.status().ToString();
+  return plan.ok() ? std::move(plan).value() : Plan{};
+}
+
+TEST(Planner, TwelveLayersAtGranularityOpAreThePapers72StagesAndTheEnds) {
+  const auto model = MakeFakeModel({});
+  const Plan plan = PlanOf(*model, Granularity::kOp);
+  EXPECT_EQ(plan.groups.size(), 76U);
+  EXPECT_EQ(plan.stages.size(), 76U);
+  std::map<StageKind, int> kinds;
+  for (const Stage& stage : plan.stages) ++kinds[stage.kind];
+  for (const StageKind kind :
+       {StageKind::kAttentionNorm, StageKind::kQkv, StageKind::kAttention, StageKind::kOutput,
+        StageKind::kFfnNorm, StageKind::kFfn}) {
+    EXPECT_EQ(kinds[kind], 12) << StageKindName(kind);
+  }
+  for (const StageKind kind : {StageKind::kEmbed, StageKind::kFinalNorm, StageKind::kLogits,
+                               StageKind::kSample}) {
+    EXPECT_EQ(kinds[kind], 1) << StageKindName(kind);
+  }
+}
+
+TEST(Planner, GranularityHeadMakesEveryHeadAStageAndEveryStageAGroup) {
+  const auto model = MakeFakeModel(SmolShape());
+  const Plan plan = PlanOf(*model, Granularity::kHead);
+  EXPECT_EQ(plan.stages.size(), 30U * (4 + 2 * 9) + 4);
+  EXPECT_EQ(plan.groups.size(), plan.stages.size());
+  for (const Stage& stage : plan.stages) {
+    if (stage.kind != StageKind::kQkv && stage.kind != StageKind::kAttention) continue;
+    EXPECT_EQ(stage.head_end, stage.head_begin + 1);
+  }
+}
+
+TEST(Planner, WithoutACeilingAutoIsOneGroupAndEverythingStays) {
+  const auto model = MakeFakeModel(SmolShape());
+  const Plan plan = PlanOf(*model, Granularity::kAuto);
+  EXPECT_EQ(plan.groups.size(), 1U);
+  EXPECT_EQ(plan.pass_bytes, 0U);
+  EXPECT_GE(plan.resident_bytes, plan.model_bytes);
+}
+
+class PlanSweep : public testing::TestWithParam<std::tuple<bool, Granularity, uint64_t>> {
+ protected:
+  PlanSweep() {
+    const auto [gated, granularity, budget] = GetParam();
+    FakeShape shape = gated ? SmolShape() : FakeShape{};
+    shape.tied = gated;
+    model_ = MakeFakeModel(shape);
+    plan_ = PlanOf(*model_, granularity, budget);
+  }
+  std::unique_ptr<Model> model_;
+  Plan plan_;
+};
+
+TEST_P(PlanSweep, EveryWeightByteIsReadExactlyOncePerPass) {
+  std::map<const TensorInfo*, std::vector<std::pair<uint64_t, uint64_t>>> spans;
+  for (const Tile& tile : plan_.tiles) {
+    EXPECT_GT(tile.outputs, 0U);
+    spans[tile.tensor].emplace_back(tile.offset, tile.offset + tile.bytes);
+  }
+  std::set<const TensorInfo*> by_row = {model_->position_embedding};
+  if (model_->output.tensor != model_->token_embedding) by_row.insert(model_->token_embedding);
+  for (const TensorInfo& tensor : model_->gguf.tensors) {
+    if (by_row.contains(&tensor)) {
+      EXPECT_FALSE(spans.contains(&tensor)) << tensor.name;
+      continue;
+    }
+    auto& parts = spans[&tensor];
+    std::sort(parts.begin(), parts.end());
+    uint64_t at = tensor.offset;
+    for (const auto& [begin, end] : parts) {
+      EXPECT_EQ(begin, at) << tensor.name;
+      at = end;
+    }
+    EXPECT_EQ(at, tensor.offset + tensor.bytes) << tensor.name;
+  }
+}
+
+TEST_P(PlanSweep, NothingIsPlacedOverAnythingElseAndAllWithinThePeak) {
+  EXPECT_LE(plan_.peak_bytes, std::get<2>(GetParam()));
+  for (const Group& group : plan_.groups) {
+    std::vector<std::pair<uint64_t, uint64_t>> spans;
+    if (group.work.used) {
+      spans.emplace_back(group.work.offset, group.work.offset + group.work.bytes);
+    }
+    for (const Placement& value : group.values) {
+      if (!value.used) continue;
+      EXPECT_EQ(value.offset % 64, 0U);
+      spans.emplace_back(value.offset, value.offset + value.bytes);
+    }
+    std::sort(spans.begin(), spans.end());
+    uint64_t end = 2 * plan_.slot_bytes;
+    for (const auto& [begin, span_end] : spans) {
+      EXPECT_GE(begin, end);
+      end = span_end;
+    }
+    EXPECT_LE(end, plan_.resident_offset);
+  }
+  uint64_t end = plan_.resident_offset;
+  std::vector<std::pair<uint64_t, uint64_t>> resident;
+  for (const Tile& tile : plan_.tiles) {
+    EXPECT_LE(ReadBufferBytes(tile.offset, tile.bytes), plan_.slot_bytes);
+    if (tile.resident()) resident.emplace_back(tile.resident_offset, tile.bytes);
+  }
+  std::sort(resident.begin(), resident.end());
+  for (const auto& [offset, bytes] : resident) {
+    EXPECT_GE(offset, end);
+    end = offset + bytes;
+  }
+  EXPECT_LE(end, plan_.peak_bytes);
+}
+
+// Walks the groups with a store of the parts that have been written, as the runner does.
+TEST_P(PlanSweep, EveryInputOfAGroupWasWrittenByAnEarlierOne) {
+  std::set<std::pair<Value, uint32_t>> store;
+  for (const Group& group : plan_.groups) {
+    std::set<std::pair<Value, uint32_t>> ram;
+    const auto parts = [&](const Stage& stage, Value value) {
+      return PartsOf(*model_, stage, value);
+    };
+    for (size_t v = 0; v < kArenaValues; ++v) {
+      const auto value = static_cast<Value>(v);
+      if ((group.inputs & Bit(value)) == 0) continue;
+      for (uint32_t s = group.stage_begin; s < group.stage_end; ++s) {
+        if ((AccessOf(plan_.stages[s]).reads & Bit(value)) == 0) continue;
+        const PartRange range = parts(plan_.stages[s], value);
+        for (uint32_t part = range.begin; part < range.end; ++part) {
+          if (store.contains({value, part})) ram.insert({value, part});
+        }
+        break;
+      }
+    }
+    for (uint32_t s = group.stage_begin; s < group.stage_end; ++s) {
+      const Stage& stage = plan_.stages[s];
+      const StageAccess access = AccessOf(stage);
+      for (size_t v = 0; v < kArenaValues; ++v) {
+        const auto value = static_cast<Value>(v);
+        const PartRange range = parts(stage, value);
+        if ((access.reads & Bit(value)) != 0) {
+          for (uint32_t part = range.begin; part < range.end; ++part) {
+            if (value == Value::kKv && part >= KvHeadBegin(*model_, stage)) continue;  // it makes these
+            EXPECT_TRUE(ram.contains({value, part}))
+                << StageKindName(stage.kind) << " of layer " << stage.layer << " reads "
+                << ValueName(value) << " part " << part;
+          }
+        }
+        if ((access.writes & Bit(value)) != 0) {
+          for (uint32_t part = range.begin; part < range.end; ++part) ram.insert({value, part});
+        }
+      }
+    }
+    for (size_t v = 0; v < kArenaValues; ++v) {
+      const auto value = static_cast<Value>(v);
+      if ((group.outputs & Bit(value)) == 0) continue;
+      for (const auto& part : ram) {
+        if (part.first == value) store.insert(part);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Budgets, PlanSweep,
+    testing::Combine(testing::Bool(),
+                     testing::Values(Granularity::kHead, Granularity::kOp, Granularity::kAuto),
+                     testing::Values(2 * kMiB, 4 * kMiB, 7 * kMiB, 24 * kMiB, 64 * kMiB,
+                                     kGiB)));
+
+TEST(Planner, ABudgetThatIsTooSmallIsRefusedWithTheOneThatWouldDo) {
+  const auto model = MakeFakeModel({});
+  PlanOptions options;
+  options.budget_bytes = 16 * kKiB;
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_EQ(plan.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(plan.status().message(), testing::HasSubstr("the buffers need at least"));
+  EXPECT_THAT(plan.status().message(), testing::HasSubstr("the budget is 16.0 KiB"));
+}
+
+TEST(Planner, ASmallBudgetTakesSmallerTilesThenFewerRows) {
+  const auto model = MakeFakeModel(SmolShape());
+  const Plan wide = PlanOf(*model, Granularity::kOp, kGiB);
+  const Plan narrow = PlanOf(*model, Granularity::kOp, 512 * kKiB);
+  EXPECT_LT(narrow.tile_bytes, wide.tile_bytes);
+  EXPECT_LT(narrow.max_rows, wide.max_rows);
+  EXPECT_GE(narrow.max_rows, 1U);
+}
+
+TEST(Planner, TheResidentSetIsSpreadEvenlyThroughThePass) {
+  const auto model = MakeFakeModel(SmolShape());
+  const Plan plan = PlanOf(*model, Granularity::kAuto, 64 * kMiB);
+  const double share =
+      static_cast<double>(plan.resident_bytes) / static_cast<double>(plan.model_bytes);
+  EXPECT_GT(share, 0.3);
+  uint64_t seen = 0;
+  uint64_t resident = 0;
+  for (const Tile& tile : plan.tiles) {
+    seen += tile.bytes;
+    if (tile.resident()) resident += tile.bytes;
+    // Never further from the average than three tiles, or the small ones that all stay.
+    EXPECT_NEAR(static_cast<double>(resident), share * static_cast<double>(seen),
+                3.0 * static_cast<double>(plan.tile_bytes) + 0.02 * static_cast<double>(plan.model_bytes));
+  }
+}
+
+TEST(Planner, ThePapersMiniatureNeedsHalfOfThePapersEightMegabytes) {
+  FakeShape shape;
+  shape.n_layers = 6;
+  const auto model = MakeFakeModel(shape);
+  const Plan plan = PlanOf(*model, Granularity::kOp, 4'000'000);
+  EXPECT_LE(plan.peak_bytes, 4'000'000U);
+  EXPECT_GE(plan.max_rows, 32U);
+}
+
+}  // namespace
+}  // namespace thimble
