@@ -1,6 +1,7 @@
 // The arithmetic of a token, behind one interface: matrix products, norms, rope, attention over KV
-// blocks. Compiled once per SIMD target with Highway and dispatched at run time; kernels-inl.h bodies
-// are private to this folder. Called by: the stages. Memory: none of its own, all buffers are the caller's.
+// blocks. Compiled once per SIMD target with Highway and dispatched at run time; kernels-inl.h
+// bodies are private to this folder. Called by: the stages. Memory: none of its own, all buffers
+// are the caller's.
 //
 // One order of sums: y[r][o] is computed by the same operations in the same order for any number
 // of rows, any tile of outputs and any alignment of the weights, so the text does not depend on how
@@ -51,9 +52,9 @@ void LayerNorm(const float* x, const float* weight, const float* bias, float eps
 void ApplyRope(float* head, const float* cosine, const float* sine, size_t n_pairs,
                bool interleaved);
 
-void Gelu(float* x, size_t n);                              // tanh form, in place
-void SwiGlu(const float* gate, float* up, size_t n);        // up[i] *= gate[i] / (1 + exp(-gate[i]))
-void AddInPlace(float* y, const float* x, size_t n);        // y[i] += x[i]
+void Gelu(float* x, size_t n);                        // tanh form, in place
+void SwiGlu(const float* gate, float* up, size_t n);  // up[i] *= gate[i] / (1 + exp(-gate[i]))
+void AddInPlace(float* y, const float* x, size_t n);  // y[i] += x[i]
 
 // float <-> IEEE half, round to nearest even.
 void FloatToHalf(const float* x, size_t n, uint16_t* out);

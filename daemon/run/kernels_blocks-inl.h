@@ -1,0 +1,318 @@
+// The layouts of ggml's quantized blocks (ggml-common.h), each unpacked into the same form:
+//   value = scale[group] * (q - offset) + min[group], q one unsigned (or signed) byte a value.
+// The loops are plain, of constant length, and become vectors at -O2 in each target's attributes.
+// Memory: writes into the caller's tile.
+#include <algorithm>
+
+#if defined(THIMBLE_KERNELS_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef THIMBLE_KERNELS_BLOCKS_INL_H_
+#undef THIMBLE_KERNELS_BLOCKS_INL_H_
+#else
+#define THIMBLE_KERNELS_BLOCKS_INL_H_
+#endif
+
+#include "daemon/model/tensor_type.h"
+#include "daemon/run/kernels_base-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace thimble {
+namespace HWY_NAMESPACE {
+
+// AVX512-VNNI multiplies unsigned by signed bytes: there, signed weights are stored plus 128.
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+inline constexpr bool kVnni = true;
+#else
+inline constexpr bool kVnni = false;
+#endif
+inline constexpr uint8_t kSignFlip = kVnni ? 0x80 : 0;
+inline constexpr int kSignedOffset = kVnni ? 128 : 0;
+
+inline constexpr size_t kTileOutputs = 16;
+inline constexpr size_t kTileColumns = 256;
+inline constexpr size_t kBlock = 32;  // values that share an activation scale
+inline constexpr size_t kTileBlocks = kTileColumns / kBlock;
+inline constexpr size_t kMaxGroups = kTileColumns / 16;
+
+// 16 outputs by 256 columns of weights, unpacked. 15 KiB of stack, in the first-level cache.
+struct Tile {
+  alignas(64) uint8_t q[kTileOutputs][kTileColumns];
+  alignas(
+      64) uint8_t packed[kTileColumns / 4][kTileOutputs][4];  // q transposed in units of 4 columns
+  alignas(64) float scale[kMaxGroups][kTileOutputs];
+  alignas(64) float min[kMaxGroups][kTileOutputs];
+  // What the blocks say, before it is multiplied out: half floats by block (by tile for the types
+  // of 256) and the K types' small integers by group.
+  alignas(64) uint16_t d[kTileBlocks][kTileOutputs];
+  alignas(64) uint16_t m[kTileBlocks][kTileOutputs];
+  alignas(64) int8_t sub_scale[kTileOutputs][kMaxGroups];
+  alignas(64) uint8_t sub_min[kTileOutputs][kMaxGroups];
+};
+
+// kGroup: values that share a weight scale, 16 or 32. kSigned: q is a signed byte xor kSignFlip.
+template <size_t kBytesV, size_t kElementsV, size_t kGroupV, int kOffsetV, bool kHasMinV,
+          bool kSignedV>
+struct BlockShape {
+  static constexpr size_t kBytes = kBytesV;
+  static constexpr size_t kElements = kElementsV;
+  static constexpr size_t kGroup = kGroupV;
+  static constexpr bool kHasMin = kHasMinV;
+  static constexpr bool kSigned = kSignedV;
+  static constexpr int kOffset = kSignedV ? kSignedOffset : kOffsetV;
+};
+
+template <TensorType kType>
+struct Block;
+
+HWY_INLINE void UnpackNibbles(const uint8_t* HWY_RESTRICT packed, uint8_t* HWY_RESTRICT q) {
+  for (size_t i = 0; i < 16; ++i) q[i] = packed[i] & 15;
+  for (size_t i = 0; i < 16; ++i) q[16 + i] = packed[i] >> 4;
+}
+
+// The fifth bits of a block of 32: bit i belongs to value i.
+HWY_INLINE void AddFifthBits(const uint8_t* HWY_RESTRICT bits, uint8_t* HWY_RESTRICT q) {
+  const uint32_t high = LoadU32(bits);
+  for (uint32_t i = 0; i < 32; ++i) q[i] |= static_cast<uint8_t>(((high >> i) & 1U) << 4);
+}
+
+template <>
+struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+    uint8_t* HWY_RESTRICT q = tile.q[o] + b * kBlock;
+    for (size_t i = 0; i < 32; ++i) q[i] = block[2 + i] ^ kSignFlip;
+  }
+};
+
+template <>
+struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+    UnpackNibbles(block + 2, tile.q[o] + b * kBlock);
+  }
+};
+
+template <>
+struct Block<TensorType::kQ4_1> : BlockShape<20, 32, 32, 0, true, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+    tile.m[b][o] = LoadU16(block + 2);
+    UnpackNibbles(block + 4, tile.q[o] + b * kBlock);
+  }
+};
+
+template <>
+struct Block<TensorType::kQ5_0> : BlockShape<22, 32, 32, 16, false, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+    UnpackNibbles(block + 6, tile.q[o] + b * kBlock);
+    AddFifthBits(block + 2, tile.q[o] + b * kBlock);
+  }
+};
+
+template <>
+struct Block<TensorType::kQ5_1> : BlockShape<24, 32, 32, 0, true, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+    tile.m[b][o] = LoadU16(block + 2);
+    UnpackNibbles(block + 8, tile.q[o] + b * kBlock);
+    AddFifthBits(block + 4, tile.q[o] + b * kBlock);
+  }
+};
+
+// The 16 values a nibble of IQ4_NL and IQ4_XS stands for.
+inline constexpr int8_t kNonlinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                          1,    13,   25,  38,  53,  69,  89,  113};
+
+HWY_INLINE void LookUpNonlinear(uint8_t* q) {
+#if HWY_TARGET == HWY_SCALAR
+  for (size_t i = 0; i < 32; ++i) q[i] = static_cast<uint8_t>(kNonlinear[q[i]]) ^ kSignFlip;
+#else
+  const hn::FixedTag<uint8_t, 16> d8;
+  const auto table =
+      hn::Xor(hn::LoadU(d8, reinterpret_cast<const uint8_t*>(kNonlinear)), hn::Set(d8, kSignFlip));
+  hn::StoreU(hn::TableLookupBytes(table, hn::LoadU(d8, q)), d8, q);
+  hn::StoreU(hn::TableLookupBytes(table, hn::LoadU(d8, q + 16)), d8, q + 16);
+#endif
+}
+
+template <>
+struct Block<TensorType::kIQ4_NL> : BlockShape<18, 32, 32, 0, false, true> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+    uint8_t* q = tile.q[o] + b * kBlock;
+    UnpackNibbles(block + 2, q);
+    LookUpNonlinear(q);
+  }
+};
+
+// d, scales_h[2], scales_l[4], qs[128]: a 6-bit scale minus 32 for each 32 values.
+template <>
+struct Block<TensorType::kIQ4_XS> : BlockShape<136, 256, 32, 0, false, true> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block);
+    const uint32_t high = LoadU16(block + 2);
+    const uint32_t low = LoadU32(block + 4);
+    for (uint32_t g = 0; g < 8; ++g) {
+      const uint32_t six_bits = ((low >> (4 * g)) & 15U) | (((high >> (2 * g)) & 3U) << 4);
+      tile.sub_scale[o][g] = static_cast<int8_t>(static_cast<int>(six_bits) - 32);
+      uint8_t* q = tile.q[o] + g * 32;
+      UnpackNibbles(block + 8 + g * 16, q);
+      LookUpNonlinear(q);
+    }
+  }
+};
+
+// scales[16] (low nibble scale, high nibble min), qs[64], d, dmin: 2 bits a value, groups of 16.
+template <>
+struct Block<TensorType::kQ2_K> : BlockShape<84, 256, 16, 0, true, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block + 80);
+    tile.m[0][o] = LoadU16(block + 82);
+    for (size_t g = 0; g < 16; ++g) tile.sub_scale[o][g] = static_cast<int8_t>(block[g] & 15);
+    for (size_t g = 0; g < 16; ++g) tile.sub_min[o][g] = block[g] >> 4;
+    uint8_t* HWY_RESTRICT q = tile.q[o];
+    for (size_t half = 0; half < 2; ++half, q += 128) {
+      const uint8_t* HWY_RESTRICT two_bits = block + 16 + half * 32;
+      for (size_t i = 0; i < 32; ++i) q[i] = two_bits[i] & 3;
+      for (size_t i = 0; i < 32; ++i) q[32 + i] = (two_bits[i] >> 2) & 3;
+      for (size_t i = 0; i < 32; ++i) q[64 + i] = (two_bits[i] >> 4) & 3;
+      for (size_t i = 0; i < 32; ++i) q[96 + i] = two_bits[i] >> 6;
+    }
+  }
+};
+
+// hmask[32], qs[64], scales[12], d: 3 bits a value minus 4; 16 6-bit scales minus 32.
+template <>
+struct Block<TensorType::kQ3_K> : BlockShape<110, 256, 16, 4, false, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block + 108);
+    const uint8_t* scales = block + 96;
+    for (size_t g = 0; g < 16; ++g) {
+      const uint32_t low = (g < 8 ? scales[g] : scales[g - 8] >> 4) & 15U;
+      const uint32_t high = (scales[8 + g % 4] >> (2 * (g / 4))) & 3U;
+      tile.sub_scale[o][g] = static_cast<int8_t>(static_cast<int>(low | (high << 4)) - 32);
+    }
+    const uint8_t* HWY_RESTRICT third_bits = block;
+    uint8_t* HWY_RESTRICT q = tile.q[o];
+    for (size_t part = 0; part < 8; ++part, q += 32) {
+      const uint8_t* HWY_RESTRICT two_bits = block + 32 + part / 4 * 32;
+      const size_t shift = 2 * (part % 4);
+      for (size_t i = 0; i < 32; ++i) {
+        q[i] = static_cast<uint8_t>(((two_bits[i] >> shift) & 3) |
+                                    (((third_bits[i] >> part) & 1) << 2));
+      }
+    }
+  }
+};
+
+// The 12 bytes of Q4_K and Q5_K: 8 scales and 8 mins of 6 bits. The first four of each are whole in
+// the low bits of bytes 0-3 and 4-7; the last four have their low nibbles in bytes 8-11 and their
+// high two bits above the first. Four at a time in the bytes of a word.
+HWY_INLINE void UnpackSixBits(const uint8_t* packed, size_t o, Tile& tile) {
+  const uint32_t a = LoadU32(packed);
+  const uint32_t b = LoadU32(packed + 4);
+  const uint32_t c = LoadU32(packed + 8);
+  const uint32_t scales[2] = {a & 0x3F3F3F3FU, (c & 0x0F0F0F0FU) | ((a >> 2) & 0x30303030U)};
+  const uint32_t mins[2] = {b & 0x3F3F3F3FU, ((c >> 4) & 0x0F0F0F0FU) | ((b >> 2) & 0x30303030U)};
+  std::memcpy(tile.sub_scale[o], scales, 8);
+  std::memcpy(tile.sub_min[o], mins, 8);
+}
+
+// d, dmin, scales[12], qs[128]: 64 values in 32 bytes, low nibbles first.
+template <>
+struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block);
+    tile.m[0][o] = LoadU16(block + 2);
+    UnpackSixBits(block + 4, o, tile);
+    uint8_t* HWY_RESTRICT q = tile.q[o];
+    for (size_t part = 0; part < 4; ++part, q += 64) {
+      const uint8_t* HWY_RESTRICT nibbles = block + 16 + part * 32;
+      for (size_t i = 0; i < 32; ++i) q[i] = nibbles[i] & 15;
+      for (size_t i = 0; i < 32; ++i) q[32 + i] = nibbles[i] >> 4;
+    }
+  }
+};
+
+// d, dmin, scales[12], qh[32], qs[128]: Q4_K with a fifth bit, bit j of qh[i] for value 32 j + i.
+template <>
+struct Block<TensorType::kQ5_K> : BlockShape<176, 256, 32, 0, true, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block);
+    tile.m[0][o] = LoadU16(block + 2);
+    UnpackSixBits(block + 4, o, tile);
+    const uint8_t* HWY_RESTRICT high = block + 16;
+    uint8_t* HWY_RESTRICT q = tile.q[o];
+    for (size_t part = 0; part < 4; ++part, q += 64) {
+      const uint8_t* HWY_RESTRICT nibbles = block + 48 + part * 32;
+      const size_t j = 2 * part;
+      for (size_t i = 0; i < 32; ++i) {
+        q[i] = static_cast<uint8_t>((nibbles[i] & 15) | (((high[i] >> j) & 1) << 4));
+      }
+      for (size_t i = 0; i < 32; ++i) {
+        q[32 + i] = static_cast<uint8_t>((nibbles[i] >> 4) | (((high[i] >> (j + 1)) & 1) << 4));
+      }
+    }
+  }
+};
+
+// ql[128], qh[64], scales[16], d: 6 bits a value minus 32, groups of 16 with a signed 8-bit scale.
+template <>
+struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
+  static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block + 208);
+    std::memcpy(tile.sub_scale[o], block + 192, 16);
+    uint8_t* HWY_RESTRICT q = tile.q[o];
+    for (size_t half = 0; half < 2; ++half, q += 128) {
+      const uint8_t* HWY_RESTRICT low = block + half * 64;
+      const uint8_t* HWY_RESTRICT high = block + 128 + half * 32;
+      for (size_t i = 0; i < 32; ++i) {
+        q[i] = static_cast<uint8_t>((low[i] & 15) | ((high[i] & 3) << 4));
+      }
+      for (size_t i = 0; i < 32; ++i) {
+        q[32 + i] = static_cast<uint8_t>((low[32 + i] & 15) | ((high[i] & 12) << 2));
+      }
+      for (size_t i = 0; i < 32; ++i) {
+        q[64 + i] = static_cast<uint8_t>((low[i] >> 4) | (high[i] & 48));
+      }
+      for (size_t i = 0; i < 32; ++i) {
+        q[96 + i] = static_cast<uint8_t>((low[32 + i] >> 4) | ((high[i] & 192) >> 2));
+      }
+    }
+  }
+};
+
+// One tile: outputs [0, n_outputs) of rows row_bytes apart, the blocks of 32 [0, n_blocks) from
+// `weights` on. Outputs beyond n_outputs keep what the tile held; their results are not used.
+template <TensorType kType>
+HWY_INLINE void UnpackTile(const uint8_t* weights, size_t row_bytes, size_t n_outputs,
+                           size_t n_blocks, Tile& tile) {
+  using Shape = Block<kType>;
+  if constexpr (Shape::kElements == kBlock) {
+    for (size_t o = 0; o < n_outputs; ++o) {
+      const uint8_t* row = weights + o * row_bytes;
+      // Rows of a tile follow each other in memory and so do tiles: fetch the same place one tile
+      // on.
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
+      for (size_t byte = 0; byte < Shape::kBytes * kTileBlocks; byte += 64) {
+        hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));
+      }
+      for (size_t b = 0; b < n_blocks; ++b) Shape::Unpack(row + b * Shape::kBytes, o, b, tile);
+    }
+  } else {
+    for (size_t o = 0; o < n_outputs; ++o) {
+      const uint8_t* row = weights + o * row_bytes;
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
+      for (size_t byte = 0; byte < Shape::kBytes; byte += 64) {
+        hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));
+      }
+      Shape::Unpack(row, o, 0, tile);
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace thimble
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

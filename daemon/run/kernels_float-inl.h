@@ -1,0 +1,111 @@
+// Products of float weights (F32, F16, BF16) with float activations. Each y[r][o] has one vector of
+// sums over the columns, whatever the number of rows and outputs beside it, reduced at the end.
+// Memory: 16 vectors, and 128 bytes of stack for columns that do not fill a vector.
+#if defined(THIMBLE_KERNELS_FLOAT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef THIMBLE_KERNELS_FLOAT_INL_H_
+#undef THIMBLE_KERNELS_FLOAT_INL_H_
+#else
+#define THIMBLE_KERNELS_FLOAT_INL_H_
+#endif
+
+#include "daemon/model/tensor_type.h"
+#include "daemon/run/kernels_base-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace thimble {
+namespace HWY_NAMESPACE {
+
+template <TensorType kType>
+inline constexpr size_t kFloatBytes = kType == TensorType::kF32 ? 4 : 2;
+
+template <TensorType kType>
+HWY_INLINE VF LoadWeights(const uint8_t* from) {
+  if constexpr (kType == TensorType::kF32) {
+    return LoadBytes(DF(), from);
+  } else if constexpr (kType == TensorType::kF16) {
+    return LoadHalf(from);
+  } else {
+    return LoadBFloat(from);
+  }
+}
+
+// kRows rows by kOutputs outputs. A prepared row is padded with zeros to whole vectors.
+template <TensorType kType, size_t kRows, size_t kOutputs>
+HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, const uint8_t* x, size_t x_stride_bytes,
+                          float* y, size_t y_stride) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  const size_t row_bytes = columns * kFloatBytes<kType>;
+  VF sums[kRows][kOutputs];
+  const float* rows[kRows];
+  for (size_t r = 0; r < kRows; ++r) {
+    rows[r] = reinterpret_cast<const float*>(x + r * x_stride_bytes);
+    for (size_t o = 0; o < kOutputs; ++o) sums[r][o] = hn::Zero(df);
+  }
+  size_t i = 0;
+  for (; i + lanes <= columns; i += lanes) {
+    VF vw[kOutputs];
+    for (size_t o = 0; o < kOutputs; ++o) {
+      vw[o] = LoadWeights<kType>(w + o * row_bytes + i * kFloatBytes<kType>);
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+      const VF vx = hn::LoadU(df, rows[r] + i);
+      for (size_t o = 0; o < kOutputs; ++o) sums[r][o] = hn::MulAdd(vw[o], vx, sums[r][o]);
+    }
+  }
+  if (i < columns) {
+    for (size_t o = 0; o < kOutputs; ++o) {
+      HWY_ALIGN uint8_t padded[HWY_MAX_BYTES] = {};
+      std::memcpy(padded, w + o * row_bytes + i * kFloatBytes<kType>,
+                  (columns - i) * kFloatBytes<kType>);
+      const VF vw = LoadWeights<kType>(padded);
+      for (size_t r = 0; r < kRows; ++r) {
+        sums[r][o] = hn::MulAdd(vw, hn::LoadU(df, rows[r] + i), sums[r][o]);
+      }
+    }
+  }
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t o = 0; o < kOutputs; ++o) {
+      y[r * y_stride + o] = hn::GetLane(hn::SumOfLanes(df, sums[r][o]));
+    }
+  }
+}
+
+template <TensorType kType, size_t kOutputs>
+HWY_INLINE void DotFloatRows(const uint8_t* w, size_t columns, const uint8_t* x,
+                             size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride) {
+  // 4 by 4 sums where there are 32 registers, else 2 by 4.
+#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3) || HWY_ARCH_ARM_A64
+  constexpr size_t kMany = 4;
+#else
+  constexpr size_t kMany = 2;
+#endif
+  size_t r = 0;
+  for (; r + kMany <= n_rows; r += kMany) {
+    DotFloats<kType, kMany, kOutputs>(w, columns, x + r * x_stride_bytes, x_stride_bytes,
+                                      y + r * y_stride, y_stride);
+  }
+  for (; r < n_rows; ++r) {
+    DotFloats<kType, 1, kOutputs>(w, columns, x + r * x_stride_bytes, x_stride_bytes,
+                                  y + r * y_stride, y_stride);
+  }
+}
+
+template <TensorType kType>
+HWY_NOINLINE void MatMulFloat(const uint8_t* w, size_t n_outputs, size_t columns, const uint8_t* x,
+                              size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride) {
+  const size_t row_bytes = columns * kFloatBytes<kType>;
+  size_t o = 0;
+  for (; o + 4 <= n_outputs; o += 4) {
+    DotFloatRows<kType, 4>(w + o * row_bytes, columns, x, x_stride_bytes, n_rows, y + o, y_stride);
+  }
+  for (; o < n_outputs; ++o) {
+    DotFloatRows<kType, 1>(w + o * row_bytes, columns, x, x_stride_bytes, n_rows, y + o, y_stride);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace thimble
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

@@ -1,0 +1,276 @@
+// Products of quantized weights with 8-bit activations. A tile of 16 outputs by 256 columns is
+// unpacked once and used for every row. The sums over a group of 16 or 32 values are exact
+// integers, so they may be formed in any way; what fixes the result is the order of the float
+// operations, which is the same for every number of rows and outputs: group by group,
+//   acc = acc + float(isum) * (weight_scale * x_scale), then, for types with minimums,
+//   acc = acc + weight_min * (x_scale * x_sum).
+// Memory: a Tile and 64 rows of 16 sums on the stack, 20 KiB.
+#include <cassert>
+
+#if defined(THIMBLE_KERNELS_QUANT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef THIMBLE_KERNELS_QUANT_INL_H_
+#undef THIMBLE_KERNELS_QUANT_INL_H_
+#else
+#define THIMBLE_KERNELS_QUANT_INL_H_
+#endif
+
+#include "daemon/run/kernels_blocks-inl.h"
+#include "daemon/run/kernels_dot-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace thimble {
+namespace HWY_NAMESPACE {
+
+inline constexpr size_t kRowBatch = 64;
+// From this many rows on, transposing the tile costs less than reducing each row's sums.
+inline constexpr size_t kPackRows = 3;
+
+// A prepared row from some column on.
+struct RowView {
+  const int8_t* q;
+  const float* scale;  // by block of 32
+  const int16_t* sum;  // by 16 values
+};
+
+HWY_INLINE RowView ViewRow(const uint8_t* prepared, size_t columns, size_t column) {
+  const uint8_t* scale = prepared + columns;
+  const uint8_t* sum = scale + columns / kBlock * sizeof(float);
+  return {reinterpret_cast<const int8_t*>(prepared) + column,
+          reinterpret_cast<const float*>(scale) + column / kBlock,
+          reinterpret_cast<const int16_t*>(sum) + column / 16};
+}
+
+HWY_NOINLINE void PrepareQ8(const float* x, size_t columns, void* out) {
+  const DF df;
+  const DI di;
+  const hn::Rebind<int8_t, DF> d8;
+  const size_t lanes = hn::Lanes(df);  // 1, 4, 8 or 16
+  auto* q = static_cast<int8_t*>(out);
+  auto* scales = reinterpret_cast<float*>(q + columns);
+  auto* sums = reinterpret_cast<int16_t*>(q + columns + columns / kBlock * sizeof(float));
+  for (size_t b = 0; b < columns / kBlock; ++b) {
+    const float* from = x + b * kBlock;
+    VF most = hn::Zero(df);
+    for (size_t i = 0; i < kBlock; i += lanes) {
+      most = hn::Max(most, hn::Abs(hn::LoadU(df, from + i)));
+    }
+    const float largest = hn::GetLane(hn::MaxOfLanes(df, most));
+    // Below 1e-30 the inverse would overflow: such a block is zero for every purpose.
+    const bool zero = !(largest > 1e-30F);
+    scales[b] = zero ? 0.0F : largest / 127.0F;
+    const VF inverse = hn::Set(df, zero ? 0.0F : 127.0F / largest);
+    for (size_t half = 0; half < 2; ++half) {
+      VI sum = hn::Zero(di);
+      for (size_t i = half * 16; i < half * 16 + 16; i += lanes) {
+        const VI rounded = hn::NearestInt(hn::Mul(hn::LoadU(df, from + i), inverse));
+        sum = hn::Add(sum, rounded);
+        hn::StoreU(hn::DemoteTo(d8, rounded), d8, q + b * kBlock + i);
+      }
+      sums[b * 2 + half] = static_cast<int16_t>(hn::GetLane(hn::SumOfLanes(di, sum)));
+    }
+  }
+}
+
+// d, m and the K types' small integers to scale and min, by group.
+template <TensorType kType>
+HWY_INLINE void ExpandScales(size_t n_blocks, Tile& tile) {
+  using Shape = Block<kType>;
+  const DF df;
+  const DI di;
+  const size_t lanes = hn::Lanes(df);
+  if constexpr (Shape::kElements == kBlock) {
+    for (size_t b = 0; b < n_blocks; ++b) {
+      for (size_t o = 0; o < kTileOutputs; o += lanes) {
+        hn::Store(LoadHalf(tile.d[b] + o), df, tile.scale[b] + o);
+        if constexpr (Shape::kHasMin) hn::Store(LoadHalf(tile.m[b] + o), df, tile.min[b] + o);
+      }
+    }
+  } else {
+    constexpr size_t kGroups = kTileColumns / Shape::kGroup;
+    alignas(64) uint8_t by_group[kMaxGroups][kTileOutputs];
+    TransposeBytes<kGroups>(reinterpret_cast<const uint8_t(*)[16]>(tile.sub_scale), by_group);
+    for (size_t g = 0; g < kGroups; ++g) {
+      for (size_t o = 0; o < kTileOutputs; o += lanes) {
+        const hn::Rebind<int8_t, DF> d8;
+        const auto small = hn::LoadU(d8, reinterpret_cast<const int8_t*>(by_group[g]) + o);
+        const VF scale =
+            hn::Mul(LoadHalf(tile.d[0] + o), hn::ConvertTo(df, hn::PromoteTo(di, small)));
+        hn::Store(scale, df, tile.scale[g] + o);
+      }
+    }
+    if constexpr (Shape::kHasMin) {
+      TransposeBytes<kGroups>(tile.sub_min, by_group);
+      for (size_t g = 0; g < kGroups; ++g) {
+        for (size_t o = 0; o < kTileOutputs; o += lanes) {
+          const hn::Rebind<uint8_t, DF> d8;
+          const auto small = hn::LoadU(d8, by_group[g] + o);
+          const VF min =
+              hn::Mul(LoadHalf(tile.m[0] + o), hn::ConvertTo(df, hn::PromoteTo(di, small)));
+          hn::Store(hn::Neg(min), df, tile.min[g] + o);
+        }
+      }
+    }
+  }
+}
+
+// The float operations of one group of one row: the one order of sums.
+template <class Shape>
+HWY_INLINE VF AddGroup(VF acc, VI isum, const float* scale, const float* min, float x_scale,
+                       int x_sum) {
+  const DF df;
+  const VF s = hn::Mul(hn::Load(df, scale), hn::Set(df, x_scale));
+  acc = hn::MulAdd(hn::ConvertTo(df, isum), s, acc);
+  if constexpr (Shape::kHasMin) {
+    const float weighted = x_scale * static_cast<float>(x_sum);
+    acc = hn::MulAdd(hn::Load(df, min), hn::Set(df, weighted), acc);
+  }
+  return acc;
+}
+
+template <class Shape>
+HWY_INLINE int GroupSum(const int16_t* sum, size_t g) {
+  if constexpr (Shape::kGroup == 16) {
+    return sum[g];
+  } else {
+    return sum[2 * g] + sum[2 * g + 1];
+  }
+}
+
+// One row by the tile as unpacked: the sums of each output are reduced across lanes.
+template <class Shape>
+HWY_INLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, float* acc) {
+  const DF df;
+  const DI di;
+  const size_t lanes = hn::Lanes(df);
+  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
+  GroupSums<Shape::kGroup, Shape::kSigned>(tile, x.q, n_blocks, isums);
+  const size_t n_groups = n_blocks * kBlock / Shape::kGroup;
+  for (size_t o = 0; o < kTileOutputs; o += lanes) {
+    VF sum = hn::Load(df, acc + o);
+    for (size_t g = 0; g < n_groups; ++g) {
+      const int x_sum = GroupSum<Shape>(x.sum, g);
+      const VI isum = hn::Sub(hn::Load(di, isums[g] + o), hn::Set(di, Shape::kOffset * x_sum));
+      sum = AddGroup<Shape>(sum, isum, tile.scale[g] + o, tile.min[g] + o,
+                            x.scale[g * Shape::kGroup / kBlock], x_sum);
+    }
+    hn::Store(sum, df, acc + o);
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// kRows rows by the packed tile: each lane is an output, so nothing is reduced.
+template <class Shape, size_t kRows>
+HWY_INLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks,
+                        float (*acc)[kTileOutputs]) {
+  const DF df;
+  const DI di;
+  const size_t lanes = hn::Lanes(df);
+  const size_t n_groups = n_blocks * kBlock / Shape::kGroup;
+  for (size_t o = 0; o < kTileOutputs; o += lanes) {
+    VF sum[kRows];
+    for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Load(df, acc[r] + o);
+    for (size_t g = 0; g < n_groups; ++g) {
+      VI isum[kRows];
+      int x_sum[kRows];
+      for (size_t r = 0; r < kRows; ++r) {
+        x_sum[r] = 0;
+        if constexpr (Shape::kHasMin || Shape::kOffset != 0)
+          x_sum[r] = GroupSum<Shape>(x[r].sum, g);
+        isum[r] = hn::Set(di, -Shape::kOffset * x_sum[r]);
+      }
+      for (size_t k = g * Shape::kGroup; k < (g + 1) * Shape::kGroup; k += 4) {
+        const VBytes w = hn::LoadU(DBytes(), tile.packed[k / 4][o]);
+        for (size_t r = 0; r < kRows; ++r) {
+          isum[r] = DotQuads<Shape::kSigned>(isum[r], w, BroadcastQuad(x[r].q + k));
+        }
+      }
+      for (size_t r = 0; r < kRows; ++r) {
+        sum[r] = AddGroup<Shape>(sum[r], isum[r], tile.scale[g] + o, tile.min[g] + o,
+                                 x[r].scale[g * Shape::kGroup / kBlock], x_sum[r]);
+      }
+    }
+    for (size_t r = 0; r < kRows; ++r) hn::Store(sum[r], df, acc[r] + o);
+  }
+}
+
+template <class Shape>
+HWY_INLINE void AddPackedRows(const Tile& tile, const RowView* x, size_t n_rows, size_t n_blocks,
+                              float (*acc)[kTileOutputs]) {
+  constexpr size_t kMany = HWY_TARGET <= HWY_AVX3 ? 8 : 4;  // accumulators: 32 registers, or 16
+  size_t r = 0;
+  for (; r + kMany <= n_rows; r += kMany) AddRows<Shape, kMany>(tile, x + r, n_blocks, acc + r);
+  if (r + 4 <= n_rows) {
+    AddRows<Shape, 4>(tile, x + r, n_blocks, acc + r);
+    r += 4;
+  }
+  for (; r < n_rows; ++r) AddRows<Shape, 1>(tile, x + r, n_blocks, acc + r);
+}
+#endif
+
+template <TensorType kType>
+HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t columns,
+                                  const uint8_t* x, size_t x_stride_bytes, size_t n_rows, float* y,
+                                  size_t y_stride) {
+  using Shape = Block<kType>;
+  const size_t row_bytes = columns / Shape::kElements * Shape::kBytes;
+  Tile tile;
+  // Rows of an incomplete last tile would otherwise be read before they are written.
+  std::memset(&tile, 0, sizeof(tile));
+  alignas(64) float acc[kRowBatch][kTileOutputs];
+  RowView views[kRowBatch];
+  for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
+    const size_t outputs = std::min(kTileOutputs, n_outputs - o);
+    for (size_t row = 0; row < n_rows; row += kRowBatch) {
+      const size_t rows = std::min(kRowBatch, n_rows - row);
+      std::memset(acc, 0, rows * sizeof(acc[0]));
+      for (size_t column = 0; column < columns; column += kTileColumns) {
+        const size_t n_blocks = std::min(kTileColumns, columns - column) / kBlock;
+        const uint8_t* from = w + o * row_bytes + column / Shape::kElements * Shape::kBytes;
+        UnpackTile<kType>(from, row_bytes, outputs, n_blocks, tile);
+        ExpandScales<kType>(n_blocks, tile);
+        for (size_t r = 0; r < rows; ++r) {
+          views[r] = ViewRow(x + (row + r) * x_stride_bytes, columns, column);
+        }
+#if HWY_TARGET != HWY_SCALAR
+        if (rows >= kPackRows) {
+          PackTile(n_blocks, tile);
+          AddPackedRows<Shape>(tile, views, rows, n_blocks, acc);
+          continue;
+        }
+#endif
+        for (size_t r = 0; r < rows; ++r) AddRow<Shape>(tile, views[r], n_blocks, acc[r]);
+      }
+      for (size_t r = 0; r < rows; ++r) {
+        std::memcpy(y + (row + r) * y_stride + o, acc[r], outputs * sizeof(float));
+      }
+    }
+  }
+}
+
+// One row as floats. columns: a multiple of the type's block.
+template <TensorType kType>
+HWY_NOINLINE void DequantizeTiles(const uint8_t* row, size_t columns, float* out) {
+  using Shape = Block<kType>;
+  Tile tile;
+  std::memset(&tile, 0, sizeof(tile));
+  for (size_t column = 0; column < columns; column += kTileColumns) {
+    const size_t n_blocks = std::min(kTileColumns, columns - column) / kBlock;
+    UnpackTile<kType>(row + column / Shape::kElements * Shape::kBytes, 0, 1, n_blocks, tile);
+    ExpandScales<kType>(n_blocks, tile);
+    for (size_t i = 0; i < n_blocks * kBlock; ++i) {
+      const size_t g = i / Shape::kGroup;
+      // On targets without VNNI a signed byte has no offset and is stored as it is.
+      const int stored =
+          Shape::kSigned && !kVnni ? static_cast<int8_t>(tile.q[0][i]) : tile.q[0][i];
+      float value = tile.scale[g][0] * static_cast<float>(stored - Shape::kOffset);
+      if constexpr (Shape::kHasMin) value += tile.min[g][0];
+      out[column + i] = value;
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace thimble
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

@@ -1,0 +1,165 @@
+// Products by tensor type: bytes of weights a second for one row, products a second for 32 rows,
+// beside the rate at which this processor reads the same memory. Run pinned: `taskset -c 1
+// kernels_bench`.
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "daemon/run/kernels.h"
+
+namespace thimble {
+namespace {
+
+constexpr size_t kColumns = 1536;
+
+// Weights of about this many bytes: 1 MiB fits the second-level cache, 96 MiB no cache.
+size_t OutputsFor(TensorType type, size_t bytes) {
+  return bytes / RowBytes(type, kColumns) / 16 * 16;
+}
+
+std::vector<uint8_t> Weights(TensorType type, size_t n_outputs) {
+  std::vector<uint8_t> w(n_outputs * RowBytes(type, kColumns));
+  uint32_t state = 1;
+  for (uint8_t& byte : w) {
+    state = state * 1664525U + 1013904223U;
+    byte = static_cast<uint8_t>(state >> 24) & 0x3B;  // as halves, floats and scales: finite
+  }
+  return w;
+}
+
+void BM_MatMul(benchmark::State& state, TensorType type, size_t n_rows, size_t bytes) {
+  const size_t n_outputs = OutputsFor(type, bytes);
+  const std::vector<uint8_t> w = Weights(type, n_outputs);
+  const size_t stride = PreparedRowBytes(FormFor(type), kColumns);
+  std::vector<uint8_t> buffer(n_rows * stride + 64);
+  uint8_t* x = buffer.data() + (64 - reinterpret_cast<uintptr_t>(buffer.data()) % 64);
+  std::vector<float> row(kColumns);
+  for (size_t i = 0; i < kColumns; ++i) row[i] = static_cast<float>(i % 17) - 8.0F;
+  for (size_t r = 0; r < n_rows; ++r)
+    PrepareRow(FormFor(type), row.data(), kColumns, x + r * stride);
+  std::vector<float> y(n_rows * n_outputs);
+  for (auto _ : state) {
+    MatMul(type, w.data(), n_outputs, kColumns, x, stride, n_rows, y.data(), n_outputs);
+    benchmark::ClobberMemory();
+  }
+  const auto iterations = static_cast<int64_t>(state.iterations());
+  state.SetBytesProcessed(iterations * static_cast<int64_t>(w.size()));
+  state.counters["GMAC/s"] = benchmark::Counter(
+      static_cast<double>(n_rows * n_outputs * kColumns) * static_cast<double>(iterations) / 1e9,
+      benchmark::Counter::kIsRate);
+  state.SetLabel(KernelTarget());
+}
+
+// The baseline: the sum of the same number of bytes, as 64-bit words.
+void BM_Read(benchmark::State& state, size_t bytes) {
+  const std::vector<uint64_t> words(bytes / 8, 3);
+  for (auto _ : state) {
+    uint64_t sum[8] = {};
+    for (size_t i = 0; i + 8 <= words.size(); i += 8) {
+      for (size_t j = 0; j < 8; ++j) sum[j] += words[i + j];
+    }
+    benchmark::DoNotOptimize(sum);
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(bytes));
+}
+
+void BM_Copy(benchmark::State& state, size_t bytes) {
+  const std::vector<uint8_t> from(bytes, 3);
+  std::vector<uint8_t> to(bytes);
+  for (auto _ : state) {
+    std::memcpy(to.data(), from.data(), bytes);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(bytes));
+}
+
+void BM_Attend(benchmark::State& state) {
+  const size_t head_dim = 64;
+  const std::vector<uint16_t> kv(2 * 32 * head_dim, 0x3000);
+  const std::vector<float> q(head_dim, 0.1F);
+  std::vector<float> acc(head_dim);
+  for (auto _ : state) {
+    AttentionState attention;
+    AttendBlock(q.data(), kv.data(), kv.data() + 32 * head_dim, 32, head_dim, 0.125F, &attention,
+                acc.data());
+    benchmark::DoNotOptimize(acc.data());
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kv.size() * 2));
+}
+
+void BM_RmsNorm(benchmark::State& state) {
+  std::vector<float> x(kColumns, 0.5F);
+  const std::vector<float> weight(kColumns, 1.0F);
+  for (auto _ : state) {
+    RmsNorm(x.data(), weight.data(), 1e-5F, kColumns, x.data());
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kColumns * sizeof(float)));
+}
+
+void BM_SwiGlu(benchmark::State& state) {
+  const std::vector<float> gate(kColumns, 0.5F);
+  std::vector<float> up(kColumns, 1.0F);
+  for (auto _ : state) {
+    SwiGlu(gate.data(), up.data(), kColumns);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kColumns * sizeof(float)));
+}
+
+void BM_PrepareRow(benchmark::State& state) {
+  const std::vector<float> x(kColumns, 0.5F);
+  std::vector<uint8_t> out(PreparedRowBytes(ActivationForm::kQ8, kColumns) + 64);
+  uint8_t* aligned = out.data() + (64 - reinterpret_cast<uintptr_t>(out.data()) % 64);
+  for (auto _ : state) {
+    PrepareRow(ActivationForm::kQ8, x.data(), kColumns, aligned);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kColumns * sizeof(float)));
+}
+
+void RegisterAll() {
+  constexpr TensorType kTypes[] = {TensorType::kF32,  TensorType::kF16,    TensorType::kBF16,
+                                   TensorType::kQ8_0, TensorType::kQ4_0,   TensorType::kQ4_1,
+                                   TensorType::kQ5_0, TensorType::kQ5_1,   TensorType::kQ2_K,
+                                   TensorType::kQ3_K, TensorType::kQ4_K,   TensorType::kQ5_K,
+                                   TensorType::kQ6_K, TensorType::kIQ4_NL, TensorType::kIQ4_XS};
+  struct Size {
+    const char* name;
+    size_t bytes;
+  };
+  constexpr Size kSizes[] = {{"1MiB", size_t{1} << 20}, {"96MiB", size_t{96} << 20}};
+  for (const auto& [name, bytes] : kSizes) {
+    const std::string suffix = std::string("/") + name;
+    benchmark::RegisterBenchmark(("Read" + suffix).c_str(), BM_Read, bytes);
+    benchmark::RegisterBenchmark(("Copy" + suffix).c_str(), BM_Copy, bytes);
+    for (const TensorType type : kTypes) {
+      const std::string stem = "MatMul/" + std::string(Traits(type).name);
+      benchmark::RegisterBenchmark((stem + "/rows:1" + suffix).c_str(), BM_MatMul, type, 1, bytes);
+    }
+  }
+  for (const TensorType type : kTypes) {
+    const std::string stem = "MatMul/" + std::string(Traits(type).name);
+    benchmark::RegisterBenchmark((stem + "/rows:32/1MiB").c_str(), BM_MatMul, type, 32,
+                                 size_t{1} << 20);
+  }
+  benchmark::RegisterBenchmark("Attend/32x64", BM_Attend);
+  benchmark::RegisterBenchmark("RmsNorm", BM_RmsNorm);
+  benchmark::RegisterBenchmark("SwiGlu", BM_SwiGlu);
+  benchmark::RegisterBenchmark("PrepareRow", BM_PrepareRow);
+}
+
+}  // namespace
+}  // namespace thimble
+
+int main(int argc, char** argv) {
+  thimble::RegisterAll();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
