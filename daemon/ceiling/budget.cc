@@ -1,0 +1,17 @@
+#include "daemon/ceiling/budget.h"
+
+#include <algorithm>
+
+namespace thimble {
+
+uint64_t ReserveBytes(uint64_t ceiling_bytes) {
+  return std::clamp(ceiling_bytes / kReserveDivisor, kReserveMinBytes, kReserveMaxBytes);
+}
+
+uint64_t BudgetBytes(uint64_t ceiling_bytes) {
+  if (ceiling_bytes == UINT64_MAX) return UINT64_MAX;
+  const uint64_t reserve = ReserveBytes(ceiling_bytes);
+  return ceiling_bytes > reserve ? AlignDown(ceiling_bytes - reserve, 4096) : 0;
+}
+
+}  // namespace thimble

@@ -1,0 +1,76 @@
+#include "daemon/ceiling/cgroup_fs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <memory>
+
+namespace thimble {
+namespace {
+
+class KernelFs final : public CgroupFs {
+ public:
+  [[nodiscard]] Result<std::string> Read(const std::string& path) const override {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return ErrnoError(errno, "open " + path);
+    std::string text;
+    std::array<char, 4096> block{};
+    ssize_t n = 0;
+    while ((n = ::read(fd, block.data(), block.size())) != 0) {
+      if (n > 0) text.append(block.data(), static_cast<size_t>(n));
+      if (n < 0 && errno != EINTR) break;
+    }
+    const int error = errno;
+    ::close(fd);
+    if (n < 0) return ErrnoError(error, "read " + path);
+    return text;
+  }
+
+  [[nodiscard]] bool IsDirectory(const std::string& path) const override {
+    struct stat st {};
+    return ::stat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+  }
+
+  [[nodiscard]] std::vector<std::string> Children(const std::string& path) const override {
+    std::vector<std::string> names;
+    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), &::closedir);
+    if (directory == nullptr) return names;
+    while (const dirent* entry = ::readdir(directory.get())) {
+      const std::string name = entry->d_name;
+      if (entry->d_type == DT_DIR && name != "." && name != "..") names.push_back(name);
+    }
+    return names;
+  }
+
+  [[nodiscard]] int Write(const std::string& path, const std::string& text) override {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    ssize_t n = 0;
+    do {
+      n = ::write(fd, text.data(), text.size());
+    } while (n < 0 && errno == EINTR);
+    const int error = n < 0 ? errno : 0;
+    ::close(fd);
+    return error;
+  }
+
+  [[nodiscard]] int MakeDirectory(const std::string& path) override {
+    return ::mkdir(path.c_str(), 0755) == 0 ? 0 : errno;
+  }
+  [[nodiscard]] int RemoveDirectory(const std::string& path) override {
+    return ::rmdir(path.c_str()) == 0 ? 0 : errno;
+  }
+};
+
+}  // namespace
+
+CgroupFs& KernelCgroupFs() {
+  static KernelFs fs;
+  return fs;
+}
+
+}  // namespace thimble

@@ -1,0 +1,172 @@
+#include "daemon/ceiling/own_group.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <system_error>
+
+#include "daemon/ceiling/cgroup.h"
+#include "storage/base/bytes.h"
+
+namespace thimble {
+namespace {
+
+constexpr std::string_view kPrefix = "thimble-";
+// v1: how far the limit of memory and swap lies above that of memory. Were they equal, every charge
+// would run into memsw's first, whose failures Linux 6.18 does not count (measured: memory.failcnt
+// and memory.memsw.failcnt stay 0 through a 64 MiB read under 32 MiB).
+constexpr uint64_t kSwapSlackBytes = kMiB;
+constexpr std::string_view kOthersSuffix = "-others";
+
+Status Refused(int error, const std::string& operation) {
+  return FailedPreconditionError(operation + ": " + std::generic_category().message(error));
+}
+
+// What processes that died without leaving (killed, out of memory) left behind. rmdir refuses
+// groups that are in use.
+void RemoveLeftovers(CgroupFs& fs, const std::string& parent) {
+  for (const std::string& name : fs.Children(parent)) {
+    std::string_view number = name;
+    if (!number.starts_with(kPrefix)) continue;
+    number.remove_prefix(kPrefix.size());
+    if (number.ends_with(kOthersSuffix)) number.remove_suffix(kOthersSuffix.size());
+    pid_t pid = 0;
+    const auto [end, code] = std::from_chars(number.data(), number.data() + number.size(), pid);
+    if (code != std::errc{} || end != number.data() + number.size() || pid <= 0) continue;
+    const bool dead = ::kill(pid, 0) != 0 && errno == ESRCH;
+    if (dead || pid == ::getpid()) (void)fs.RemoveDirectory(parent + "/" + name);
+  }
+}
+
+}  // namespace
+
+uint64_t MemoryHigh(uint64_t limit_bytes) {
+  const uint64_t margin = std::max(limit_bytes / 64, 256 * kKiB);
+  return limit_bytes > margin ? AlignDown(limit_bytes - margin, 4096) : limit_bytes;
+}
+
+OwnGroup::OwnGroup(CgroupFs& fs, const MemoryGroup& parent)
+    : fs_(fs),
+      version_(parent.version),
+      pid_(::getpid()),
+      parent_(parent.directory),
+      directory_(parent_ + "/" + std::string(kPrefix) + std::to_string(pid_)),
+      others_(directory_ + std::string(kOthersSuffix)) {}
+
+Result<std::unique_ptr<OwnGroup>> OwnGroup::Make(CgroupFs& fs, const MemoryGroup& parent,
+                                                 uint64_t limit_bytes) {
+  if (!parent.is_own) {
+    return FailedPreconditionError(
+        "the memory controller is not given to this process's group, only to " + parent.directory);
+  }
+  RemoveLeftovers(fs, parent.directory);
+  std::unique_ptr<OwnGroup> group(new OwnGroup(fs, parent));
+  if (const int error = fs.MakeDirectory(group->directory_); error != 0) {
+    return Refused(error, "mkdir " + group->directory_);
+  }
+  group->made_ = true;
+  THIMBLE_RETURN_IF_ERROR(parent.version == 1 ? group->MakeV1(limit_bytes)
+                                              : group->MakeV2(limit_bytes));
+  return group;
+}
+
+Status OwnGroup::MakeV1(uint64_t limit_bytes) {
+  THIMBLE_RETURN_IF_ERROR(SetV1Limit(limit_bytes));
+  // Refused without swap in the kernel, and then without meaning.
+  (void)fs_.Write(directory_ + "/memory.swappiness", "0");
+  THIMBLE_RETURN_IF_ERROR(Write(directory_ + "/cgroup.procs", std::to_string(pid_)));
+  (void)fs_.Write(directory_ + "/memory.max_usage_in_bytes", "0");
+  return {};
+}
+
+// The kernel keeps limit_in_bytes <= memsw.limit_in_bytes (memory and swap), so the order of the
+// writes depends on the direction. Without swap accounting there is no memsw file.
+Status OwnGroup::SetV1Limit(uint64_t limit_bytes) {
+  const std::string memory = directory_ + "/memory.limit_in_bytes";
+  const std::string memory_and_swap = directory_ + "/memory.memsw.limit_in_bytes";
+  const std::string text = std::to_string(limit_bytes);
+  const std::string with_swap = std::to_string(limit_bytes + kSwapSlackBytes);
+  const bool has_swap = fs_.Read(memory_and_swap).ok();
+  const Result<std::string> before = fs_.Read(memory);
+  const bool raising = before.ok() && ParseLimit(*before) < limit_bytes;
+  if (has_swap && raising) THIMBLE_RETURN_IF_ERROR(Write(memory_and_swap, with_swap));
+  THIMBLE_RETURN_IF_ERROR(Write(memory, text));
+  if (has_swap && !raising) THIMBLE_RETURN_IF_ERROR(Write(memory_and_swap, with_swap));
+  return {};
+}
+
+Status OwnGroup::MakeV2(uint64_t limit_bytes) {
+  THIMBLE_RETURN_IF_ERROR(Write(directory_ + "/cgroup.procs", std::to_string(pid_)));
+  THIMBLE_RETURN_IF_ERROR(EnableMemory());
+  THIMBLE_RETURN_IF_ERROR(Write(directory_ + "/memory.max", std::to_string(limit_bytes)));
+  THIMBLE_RETURN_IF_ERROR(
+      Write(directory_ + "/memory.high", std::to_string(MemoryHigh(limit_bytes))));
+  // Kernels without swap, or before 4.19, have no such files.
+  (void)fs_.Write(directory_ + "/memory.swap.max", "0");
+  (void)fs_.Write(directory_ + "/memory.oom.group", "1");
+  return {};
+}
+
+Status OwnGroup::EnableMemory() {
+  const std::string control = parent_ + "/cgroup.subtree_control";
+  const Result<std::string> enabled = fs_.Read(control);
+  std::string words = " " + (enabled.ok() ? *enabled : std::string()) + " ";
+  std::replace(words.begin(), words.end(), '\n', ' ');
+  if (words.find(" memory ") != std::string::npos) return {};
+  // EBUSY: the group has processes still. They may fork while they are moved, hence again.
+  int error = 0;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    error = fs_.Write(control, "+memory");
+    if (error == 0) {
+      enabled_memory_ = true;
+      return {};
+    }
+    if (error != EBUSY) break;
+    if (!others_made_) {
+      if (const int failed = fs_.MakeDirectory(others_); failed != 0) {
+        return Refused(failed, "mkdir " + others_);
+      }
+      others_made_ = true;
+    }
+    THIMBLE_RETURN_IF_ERROR(MoveAll(parent_, others_, &moved_others_));
+  }
+  return Refused(error, "write +memory to " + control);
+}
+
+Status OwnGroup::Write(const std::string& path, const std::string& text) {
+  if (const int error = fs_.Write(path, text); error != 0) {
+    return Refused(error, "write " + text + " to " + path);
+  }
+  return {};
+}
+
+Status OwnGroup::MoveAll(const std::string& from, const std::string& to, unsigned* moved) {
+  THIMBLE_ASSIGN_OR_RETURN(const std::string procs, fs_.Read(from + "/cgroup.procs"));
+  std::string_view rest = procs;
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    const std::string pid(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    const int error = fs_.Write(to + "/cgroup.procs", pid);
+    if (error == ESRCH) continue;
+    if (error != 0) return Refused(error, "write " + pid + " to " + to + "/cgroup.procs");
+    if (moved != nullptr) ++*moved;
+  }
+  return {};
+}
+
+OwnGroup::~OwnGroup() {
+  if (!made_ || ::getpid() != pid_) return;
+  // With the controller on for its children the parent takes no processes.
+  if (enabled_memory_) (void)fs_.Write(parent_ + "/cgroup.subtree_control", "-memory");
+  (void)MoveAll(directory_, parent_, nullptr);
+  (void)fs_.RemoveDirectory(directory_);
+  if (!others_made_) return;
+  (void)MoveAll(others_, parent_, nullptr);
+  (void)fs_.RemoveDirectory(others_);
+}
+
+}  // namespace thimble

@@ -1,0 +1,36 @@
+#include "daemon/ceiling/budget.h"
+
+#include <gtest/gtest.h>
+
+namespace thimble {
+namespace {
+
+TEST(Budget, LeavesTheReserveOutOfTheArena) {
+  EXPECT_EQ(BudgetBytes(16 * kMiB), 8 * kMiB);
+  EXPECT_EQ(BudgetBytes(24 * kMiB), 16 * kMiB);
+  EXPECT_EQ(BudgetBytes(64 * kMiB), 56 * kMiB);
+  EXPECT_EQ(BudgetBytes(80 * kMiB), 70 * kMiB);
+  EXPECT_EQ(BudgetBytes(128 * kMiB), 116 * kMiB);
+  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 12 * kMiB);
+}
+
+TEST(Budget, IsNothingWhereTheReserveAloneIsTooMuchAndEverythingWithoutACeiling) {
+  EXPECT_EQ(BudgetBytes(0), 0U);
+  EXPECT_EQ(BudgetBytes(8 * kMiB), 0U);
+  EXPECT_EQ(BudgetBytes(8 * kMiB + 4096), 4096U);
+  EXPECT_EQ(BudgetBytes(UINT64_MAX), UINT64_MAX);
+}
+
+TEST(Budget, NeverFallsWhileTheCeilingRisesAndIsWholePages) {
+  uint64_t last = 0;
+  for (uint64_t ceiling = 0; ceiling < 256 * kMiB; ceiling += 100'003) {
+    const uint64_t budget = BudgetBytes(ceiling);
+    EXPECT_GE(budget, last) << ceiling;
+    EXPECT_LE(budget, ceiling);
+    EXPECT_EQ(budget % 4096, 0U);
+    last = budget;
+  }
+}
+
+}  // namespace
+}  // namespace thimble
