@@ -1,0 +1,260 @@
+#include "daemon/queue/scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "daemon/queue/scheduler_impl.h"
+
+namespace thimble {
+namespace {
+
+// Tokens told to one sink in one Step when it is behind: a Step is short.
+constexpr uint32_t kTellAtOnce = 32;
+
+SchedulerOptions Sane(SchedulerOptions options) {
+  for (uint32_t* least_one : {&options.max_active, &options.prompt_chunk, &options.max_rows,
+                              &options.max_logit_rows, &options.context_tokens}) {
+    *least_one = std::max<uint32_t>(*least_one, 1);
+  }
+  if (!options.clock) {
+    options.clock = [] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+          .count();
+    };
+  }
+  return options;
+}
+
+}  // namespace
+
+LiveRequest::LiveRequest(uint64_t its_number, GenerationRequest its_options,
+                         std::vector<TokenId> prompt)
+    : number(its_number),
+      options(std::move(its_options)),
+      tokens(std::move(prompt)),
+      n_prompt(static_cast<uint32_t>(tokens.size())),
+      stop(options.stop),
+      text(options.stop) {}
+
+Result<std::unique_ptr<Scheduler>> Scheduler::Open(const SchedulerOptions& options,
+                                                   const Model& model, Tokenizer& tokenizer,
+                                                   Runner& runner, KvCache& kv, StageStore& store,
+                                                   Journal& journal) {
+  auto scheduler =
+      std::make_unique<SchedulerImpl>(options, model, tokenizer, runner, kv, store, journal);
+  THIMBLE_RETURN_IF_ERROR(scheduler->Resume());
+  return std::unique_ptr<Scheduler>(std::move(scheduler));
+}
+
+SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model,
+                             Tokenizer& tokenizer, Runner& runner, KvCache& kv, StageStore& store,
+                             Journal& journal)
+    : options_(Sane(options)),
+      model_(model.fingerprint),
+      vocab_size_(model.vocab_size),
+      tokenizer_(tokenizer),
+      runner_(runner),
+      kv_(kv),
+      store_(store),
+      journal_(journal),
+      slots_(options_.max_active),
+      composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk}) {
+  const size_t n = options_.max_active;
+  items_.reserve(n);
+  in_pass_.reserve(n);
+  candidates_.reserve(n);
+  candidate_requests_.reserve(n);
+  shares_.reserve(n);
+  ints_.reserve(n * kJournalIntsPerToken);
+  emitted_.reserve(n);
+  emitters_.reserve(n);
+}
+
+SchedulerImpl::~SchedulerImpl() {
+  if (!in_pass_.empty()) runner_.Abort();
+  for (const auto& request : requests_) Release(*request);
+}
+
+Result<uint64_t> SchedulerImpl::Submit(GenerationRequest request, RequestSink* sink) {
+  if (!suspended_.empty()) return UnavailableError(suspended_);
+  THIMBLE_RETURN_IF_ERROR(ValidateRequest(request, vocab_size_, options_.context_tokens));
+  RecordPending();
+  if (!request.name.empty()) {
+    THIMBLE_ASSIGN_OR_RETURN(const auto known, journal_.FindByName(request.name));
+    if (known) return Attach(*known, request, sink);
+  }
+  const uint32_t queued = Count(State::kQueued);
+  const uint32_t free = options_.max_active - std::min(options_.max_active, Count(State::kActive));
+  if (queued >= uint64_t{options_.max_queue} + free) {
+    return ResourceExhaustedError("queue: " + std::to_string(queued) +
+                                  " requests wait, the limit is " +
+                                  std::to_string(options_.max_queue));
+  }
+  THIMBLE_ASSIGN_OR_RETURN(const uint64_t number,
+                           journal_.Accept(request.name, EncodeRequest(request, model_)));
+  ++totals_.requests_total;
+  std::vector<TokenId> prompt = std::exchange(request.prompt, {});
+  auto live = std::make_unique<LiveRequest>(number, std::move(request), std::move(prompt));
+  live->accepted_at = options_.clock();
+  live->sink = sink;
+  requests_.push_back(std::move(live));
+  if (sink != nullptr) sink->OnQueued(queued + 1);
+  return number;
+}
+
+LiveRequest* SchedulerImpl::Find(uint64_t number) {
+  for (const auto& request : requests_) {
+    if (request->number == number && request->state != State::kGone) return request.get();
+  }
+  return nullptr;
+}
+
+uint32_t SchedulerImpl::Count(State state) const {
+  return static_cast<uint32_t>(std::count_if(requests_.begin(), requests_.end(),
+                                             [&](const auto& r) { return r->state == state; }));
+}
+
+void SchedulerImpl::ClientGone(uint64_t number) {
+  LiveRequest* request = Find(number);
+  if (request == nullptr || request->sink == nullptr) return;
+  Detach(*request);
+  if (request->state == State::kEnded) {
+    request->state = State::kGone;
+  } else if (!request->options.detach) {
+    End(*request, FinishReason::kCancelled, CancelledError("the client is gone"));
+  }
+  Forget();
+}
+
+void SchedulerImpl::Cancel(uint64_t number) {
+  LiveRequest* request = Find(number);
+  if (request == nullptr) return;
+  Status cancelled =
+      CancelledError("request " + std::to_string(request->number) + " was cancelled");
+  if (request->state == State::kEnded) {  // what the journal has of it stays
+    request->result.reason = FinishReason::kCancelled;
+    request->result.error = std::move(cancelled);
+    request->forget_when_told = false;
+    TellDone(*request);
+  } else {
+    End(*request, FinishReason::kCancelled, std::move(cancelled));
+  }
+  Forget();
+}
+
+void SchedulerImpl::Suspend(const std::string& why) {
+  if (!suspended_.empty()) return;
+  suspended_ = why.empty() ? "the daemon is stopping" : why;
+  if (!in_pass_.empty()) runner_.Abort();
+  items_.clear();
+  in_pass_.clear();
+  RecordPending();
+  for (const auto& request : requests_) {
+    Release(*request);
+    request->forget_when_told = false;
+    request->result = {};
+    request->result.reason = FinishReason::kError;
+    request->result.error = UnavailableError(suspended_);
+    request->result.prompt_tokens = request->n_prompt;
+    request->result.generated_tokens = request->generated();
+    TellDone(*request);
+  }
+  Forget();
+}
+
+bool SchedulerImpl::HasWork() const {
+  if (!suspended_.empty()) return false;
+  if (!in_pass_.empty()) return true;
+  bool queued = false;
+  uint32_t active = 0;
+  for (const auto& request : requests_) {
+    const bool tells = request->state == State::kActive || request->state == State::kEnded;
+    if (tells && request->sink_is_behind() && request->sink->CanAccept()) return true;
+    if (request->state == State::kEnded && !request->sink_is_behind()) return true;
+    if (request->runnable()) return true;
+    queued = queued || request->state == State::kQueued;
+    active += request->state == State::kActive ? 1 : 0;
+  }
+  return queued && active < options_.max_active;
+}
+
+Status SchedulerImpl::Step() {
+  if (!suspended_.empty()) return {};
+  for (const auto& request : requests_) {
+    if (request->state == State::kActive || request->state == State::kEnded) {
+      Tell(*request, kTellAtOnce, false);
+    }
+  }
+  if (in_pass_.empty()) {
+    Admit();
+    BeginPass();
+  } else {
+    const Result<bool> done = runner_.Step();
+    if (!done.ok()) {
+      PassFailed(done.status());
+    } else if (*done) {
+      PassDone();
+    }
+  }
+  Forget();
+  return {};
+}
+
+void SchedulerImpl::Admit() {
+  uint32_t active = Count(State::kActive);
+  bool moved = false;
+  for (const auto& request : requests_) {
+    if (active >= options_.max_active) break;
+    if (request->state != State::kQueued) continue;
+    Activate(*request);
+    if (request->state == State::kActive) ++active;
+    moved = true;
+  }
+  if (moved) TellQueuePositions();
+}
+
+void SchedulerImpl::Activate(LiveRequest& request) {
+  const auto capacity = static_cast<uint32_t>(std::min<uint64_t>(
+      options_.context_tokens, uint64_t{request.n_prompt} + request.options.max_tokens));
+  Result<KvSequence> sequence = kv_.OpenSequence(request.tokens, capacity);
+  if (!sequence.ok()) {
+    Fail(request, sequence.status());
+    return;
+  }
+  request.sequence = std::move(sequence).value();
+  request.state = State::kActive;
+  request.slot =
+      static_cast<uint32_t>(std::find(slots_.begin(), slots_.end(), false) - slots_.begin());
+  slots_[request.slot] = true;
+  request.tokens.reserve(capacity);
+  request.log_probabilities.reserve(capacity - request.n_prompt);
+  request.sampler.emplace(request.options.sampling, vocab_size_, request.slot, &store_);
+  request.started_at = options_.clock();
+  request.cached = std::min(request.sequence.n_tokens, request.n_prompt);
+  if (request.sink != nullptr) {
+    request.sink->OnStarted(request.n_prompt, request.cached);
+  }
+}
+
+void SchedulerImpl::TellQueuePositions() {
+  uint32_t position = 0;
+  for (const auto& request : requests_) {
+    if (request->state != State::kQueued) continue;
+    ++position;
+    if (request->sink != nullptr) request->sink->OnQueued(position);
+  }
+}
+
+void SchedulerImpl::Forget() {
+  std::erase_if(requests_, [](const auto& r) { return r->state == State::kGone; });
+}
+
+SchedulerStatus SchedulerImpl::status() const {
+  SchedulerStatus status = totals_;
+  status.active = Count(State::kActive);
+  status.queued = Count(State::kQueued);
+  return status;
+}
+
+}  // namespace thimble

@@ -1,0 +1,160 @@
+// The scheduler's state, shared by the files that make it up: scheduler.cc (admission, clients),
+// scheduler_pass.cc (passes and their tokens), scheduler_end.cc (how requests end and are told),
+// scheduler_resume.cc (the journal's requests). Called by: these alone.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/queue/pass_composer.h"
+#include "daemon/queue/request_record.h"
+#include "daemon/queue/scheduler.h"
+#include "daemon/queue/text_stream.h"
+#include "daemon/run/sampler.h"
+
+namespace thimble {
+
+// A request in memory.
+//
+//   kQueued -> kActive -> kEnded (only while its sink is behind) -> kGone (until the call returns)
+struct LiveRequest {
+  enum class State { kQueued, kActive, kEnded, kGone };
+
+  // `its_options` have no prompt.
+  LiveRequest(uint64_t its_number, GenerationRequest its_options, std::vector<TokenId> prompt);
+  LiveRequest(const LiveRequest&) = delete;
+  LiveRequest& operator=(const LiveRequest&) = delete;
+
+  [[nodiscard]] uint32_t generated() const {
+    return static_cast<uint32_t>(log_probabilities.size());
+  }
+  [[nodiscard]] bool sink_is_behind() const { return sink != nullptr && told < generated(); }
+  // Whether a pass may compute something for it.
+  [[nodiscard]] bool runnable() const {
+    return state == State::kActive && (sink == nullptr || (!sink_is_behind() && sink->CanAccept()));
+  }
+
+  const uint64_t number;
+  const GenerationRequest options;  // without the prompt
+  State state = State::kQueued;
+  std::vector<int32_t> tokens;  // prompt, then generated; capacity reserved when it becomes active
+  uint32_t n_prompt;
+  std::vector<float> log_probabilities;  // of the generated tokens
+  StopMatcher stop;                      // has seen the generated tokens
+
+  // Its client.
+  RequestSink* sink = nullptr;
+  uint32_t told = 0;  // tokens
+  TextStream text;    // of these
+
+  // While active.
+  uint32_t slot = 0;
+  KvSequence sequence;
+  std::optional<Sampler> sampler;
+  bool suspect = false;  // was in a pass that failed: goes on in a pass of its own
+
+  double accepted_at = 0;
+  double started_at = -1;
+  double first_token_at = -1;
+  uint32_t cached = 0;
+  RequestResult result;           // kEnded
+  bool forget_when_told = false;  // kEnded with an error kept for this client
+};
+
+class SchedulerImpl final : public Scheduler {
+ public:
+  SchedulerImpl(const SchedulerOptions& options, const Model& model, Tokenizer& tokenizer,
+                Runner& runner, KvCache& kv, StageStore& store, Journal& journal);
+  ~SchedulerImpl() override;
+  SchedulerImpl(const SchedulerImpl&) = delete;
+  SchedulerImpl& operator=(const SchedulerImpl&) = delete;
+
+  Status Resume();
+
+  Result<uint64_t> Submit(GenerationRequest request, RequestSink* sink) override;
+  void ClientGone(uint64_t number) override;
+  void Cancel(uint64_t number) override;
+  void Suspend(const std::string& why) override;
+  [[nodiscard]] bool HasWork() const override;
+  Status Step() override;
+  [[nodiscard]] SchedulerStatus status() const override;
+
+ private:
+  using State = LiveRequest::State;
+
+  // scheduler.cc
+  [[nodiscard]] LiveRequest* Find(uint64_t number);
+  [[nodiscard]] uint32_t Count(State state) const;
+  void Admit();
+  void Activate(LiveRequest& request);
+  void TellQueuePositions();
+  void Forget();  // drops kGone
+
+  // scheduler_resume.cc
+  Status ResumeOne(uint64_t number);
+  Result<uint64_t> Attach(uint64_t number, const GenerationRequest& request, RequestSink* sink);
+  Status AttachEnded(const Journal::Entry& entry, const GenerationRequest& request,
+                     RequestSink* sink);
+  Status TakeTokens(LiveRequest& request, const std::vector<int32_t>& ints);
+
+  // scheduler_pass.cc
+  void BeginPass();
+  void PassFailed(const Status& status);
+  void PassDone();
+  // What the item's rows have brought: false where the request has ended.
+  bool TakeRows(LiveRequest& request, const PassItem& item);
+  void LeavePass(const LiveRequest& request);
+  // The reason to end after its last token, if there is one.
+  [[nodiscard]] std::optional<FinishReason> EndAfter(const LiveRequest& request) const;
+
+  // scheduler_end.cc
+  void End(LiveRequest& request, FinishReason reason, Status error = {});
+  void Fail(LiveRequest& request, const Status& error);
+  void Release(LiveRequest& request);
+  void Record(const LiveRequest& request);
+  void RecordEnd(uint64_t number, std::optional<std::string> outcome);
+  void RecordPending();
+  // At most `limit` tokens, as the sink accepts them; the first of them anyway if `at_once`.
+  void Tell(LiveRequest& request, uint32_t limit, bool at_once);
+  void TellDone(LiveRequest& request);
+  void Detach(LiveRequest& request);
+
+  const SchedulerOptions options_;
+  const ModelFingerprint model_;
+  const uint32_t vocab_size_;
+  Tokenizer& tokenizer_;
+  Runner& runner_;
+  KvCache& kv_;
+  StageStore& store_;
+  Journal& journal_;
+
+  std::vector<std::unique_ptr<LiveRequest>> requests_;  // queued and active ones by rising number
+  std::vector<bool> slots_;                             // [max_active]: taken
+  PassComposer composer_;
+  std::string suspended_;  // why, once Suspend was called
+  SchedulerStatus totals_;
+
+  // The running pass; a request that has left it is null.
+  std::vector<PassItem> items_;
+  std::vector<LiveRequest*> in_pass_;
+
+  // Ends that the journal did not take, tried again with the next one. At most kMaxUnrecorded.
+  struct Unrecorded {
+    uint64_t number;
+    std::optional<std::string> outcome;  // nullopt: to be removed
+  };
+  static constexpr size_t kMaxUnrecorded = 64;
+  std::vector<Unrecorded> unrecorded_;
+
+  // Work space of BeginPass and PassDone, reserved at construction.
+  std::vector<PassCandidate> candidates_;
+  std::vector<LiveRequest*> candidate_requests_;
+  std::vector<PassShare> shares_;
+  std::vector<int32_t> ints_;
+  std::vector<Journal::Emitted> emitted_;
+  std::vector<LiveRequest*> emitters_;
+};
+
+}  // namespace thimble

@@ -1,0 +1,80 @@
+#include "daemon/queue/pass_composer.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace thimble {
+namespace {
+
+using Candidates = std::vector<PassCandidate>;
+
+std::map<uint64_t, uint32_t> Compose(PassComposer& composer, const Candidates& candidates) {
+  std::vector<PassShare> shares;
+  composer.Compose(candidates, &shares);
+  std::map<uint64_t, uint32_t> rows;
+  for (const PassShare& share : shares) {
+    const PassCandidate& c = candidates[share.candidate];
+    EXPECT_EQ(share.wants_logits, share.rows == c.pending);
+    EXPECT_GT(share.rows, 0U);
+    EXPECT_FALSE(rows.contains(c.number));
+    rows[c.number] = share.rows;
+  }
+  return rows;
+}
+
+using Rows = std::map<uint64_t, uint32_t>;
+
+TEST(PassComposer, NothingToDoIsNoPass) {
+  PassComposer composer({8, 4, 8});
+  EXPECT_EQ(Compose(composer, {}), Rows{});
+}
+
+TEST(PassComposer, TokensComeFirstAndAPromptTakesTheRest) {
+  PassComposer composer({8, 4, 8});
+  EXPECT_EQ(Compose(composer, {{1, 1}, {2, 50}, {3, 1}}), (Rows{{1, 1}, {2, 6}, {3, 1}}));
+}
+
+TEST(PassComposer, PromptsTakeTurnsAndShareWhatAShortOneLeaves) {
+  PassComposer composer({16, 4, 10});
+  EXPECT_EQ(Compose(composer, {{1, 100}, {2, 4}}), (Rows{{1, 10}}));
+  EXPECT_EQ(Compose(composer, {{1, 90}, {2, 4}}), (Rows{{2, 4}, {1, 6}}));
+  EXPECT_EQ(Compose(composer, {{1, 84}, {2, 1}, {3, 40}}), (Rows{{2, 1}, {3, 10}}));
+  EXPECT_EQ(Compose(composer, {{1, 84}, {2, 1}, {3, 30}}), (Rows{{1, 10}, {2, 1}}));
+}
+
+TEST(PassComposer, TooFewRowsGoRound) {
+  PassComposer composer({2, 4, 8});
+  const Candidates three = {{1, 1}, {2, 1}, {3, 1}};
+  std::map<uint64_t, int> served;
+  for (int pass = 0; pass < 30; ++pass) {
+    for (const auto& [number, rows] : Compose(composer, three)) served[number] += 1;
+  }
+  EXPECT_EQ(served, (std::map<uint64_t, int>{{1, 20}, {2, 20}, {3, 20}}));
+}
+
+TEST(PassComposer, APromptKeepsARowBesideTooManyTokens) {
+  for (const uint32_t max_rows : {1U, 2U, 3U}) {
+    PassComposer composer({max_rows, 4, 8});
+    uint32_t pending = 20;
+    int passes = 0;
+    for (; pending > 1 && passes < 100; ++passes) {
+      for (const auto& [number, rows] : Compose(composer, {{1, 1}, {2, 1}, {3, 1}, {4, pending}})) {
+        if (number == 4) pending -= rows;
+      }
+    }
+    EXPECT_EQ(pending, 1U) << max_rows;
+    EXPECT_LE(passes, max_rows == 1 ? 38 : 19);
+  }
+}
+
+TEST(PassComposer, WithoutALogitsRowThePromptsLastTokenWaits) {
+  PassComposer composer({16, 1, 16});
+  EXPECT_EQ(Compose(composer, {{1, 1}, {2, 6}}), (Rows{{1, 1}, {2, 5}}));
+  EXPECT_EQ(Compose(composer, {{1, 1}, {2, 1}}), (Rows{{2, 1}}));
+  EXPECT_EQ(Compose(composer, {{1, 1}, {2, 1}}), (Rows{{1, 1}}));
+  EXPECT_EQ(Compose(composer, {{1, 3}, {2, 3}}).size(), 2U);
+}
+
+}  // namespace
+}  // namespace thimble
