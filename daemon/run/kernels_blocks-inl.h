@@ -63,23 +63,95 @@ struct BlockShape {
 template <TensorType kType>
 struct Block;
 
-HWY_INLINE void UnpackNibbles(const uint8_t* HWY_RESTRICT packed, uint8_t* HWY_RESTRICT q) {
-  for (size_t i = 0; i < 16; ++i) q[i] = packed[i] & 15;
-  for (size_t i = 0; i < 16; ++i) q[16 + i] = packed[i] >> 4;
+// Up to 32 bytes at a time; on the scalar target, one.
+using DPart = hn::CappedTag<uint8_t, 32>;
+using VPart = hn::Vec<DPart>;
+
+// q[i] = body(from[i]) for 32 bytes.
+template <class Body>
+HWY_INLINE void Map32(const uint8_t* from, uint8_t* q, Body body) {
+  const DPart d;
+  HWY_UNROLL(2)
+  for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+    hn::StoreU(body(hn::LoadU(d, from + i)), d, q + i);
+  }
+}
+
+// The same of two bytes.
+template <class Body>
+HWY_INLINE void Map32(const uint8_t* from, const uint8_t* from2, uint8_t* q, Body body) {
+  const DPart d;
+  HWY_UNROLL(2)
+  for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+    hn::StoreU(body(hn::LoadU(d, from + i), hn::LoadU(d, from2 + i)), d, q + i);
+  }
+}
+
+// (v >> kShift) & mask. Shifts of bytes are shifts of wider lanes and a mask: one mask serves both.
+template <int kShift>
+HWY_INLINE VPart Bits(VPart v, uint8_t mask) {
+  const DPart d;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::And(hn::ShiftRight<kShift>(v), hn::Set(d, mask));
+#else
+  const hn::Repartition<uint16_t, DPart> d16;
+  return hn::And(hn::BitCast(d, hn::ShiftRight<kShift>(hn::BitCast(d16, v))), hn::Set(d, mask));
+#endif
+}
+
+// (v & mask) moved up by kShift.
+template <int kShift>
+HWY_INLINE VPart BitsUp(VPart v, uint8_t mask) {
+  const DPart d;
+  const VPart masked = hn::And(v, hn::Set(d, mask));
+#if HWY_TARGET == HWY_SCALAR
+  return hn::ShiftLeft<kShift>(masked);
+#else
+  const hn::Repartition<uint16_t, DPart> d16;
+  return hn::BitCast(d, hn::ShiftLeft<kShift>(hn::BitCast(d16, masked)));
+#endif
+}
+
+HWY_INLINE void UnpackNibbles(const uint8_t* packed, uint8_t* q) {
+  const hn::CappedTag<uint8_t, 16> d;
+  HWY_UNROLL(1)
+  for (size_t i = 0; i < 16; i += hn::Lanes(d)) {
+    const auto v = hn::LoadU(d, packed + i);
+    hn::StoreU(hn::And(v, hn::Set(d, 15)), d, q + i);
+    hn::StoreU(hn::ShiftRight<4>(v), d, q + 16 + i);
+  }
 }
 
 // The fifth bits of a block of 32: bit i belongs to value i.
-HWY_INLINE void AddFifthBits(const uint8_t* HWY_RESTRICT bits, uint8_t* HWY_RESTRICT q) {
+HWY_INLINE void AddFifthBits(const uint8_t* bits, uint8_t* q) {
+#if HWY_TARGET == HWY_SCALAR
   const uint32_t high = LoadU32(bits);
   for (uint32_t i = 0; i < 32; ++i) q[i] |= static_cast<uint8_t>(((high >> i) & 1U) << 4);
+#else
+  alignas(16) static constexpr uint8_t kByteOf[32] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1,
+                                                      1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2,
+                                                      2, 2, 3, 3, 3, 3, 3, 3, 3, 3};
+  alignas(16) static constexpr uint8_t kBitOf[16] = {1, 2, 4, 8, 16, 32, 64, 128,
+                                                     1, 2, 4, 8, 16, 32, 64, 128};
+  const hn::FixedTag<uint8_t, 16> d;
+  const hn::FixedTag<uint32_t, 4> d32;
+  const auto all = hn::BitCast(d, hn::Set(d32, LoadU32(bits)));
+  const auto bit = hn::Load(d, kBitOf);
+  HWY_UNROLL(2)
+  for (size_t i = 0; i < 32; i += 16) {
+    const auto mine = hn::And(hn::TableLookupBytes(all, hn::Load(d, kByteOf + i)), bit);
+    const auto set = hn::VecFromMask(d, hn::Eq(mine, bit));
+    hn::StoreU(hn::Or(hn::LoadU(d, q + i), hn::And(set, hn::Set(d, 16))), d, q + i);
+  }
+#endif
 }
 
 template <>
 struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
-    uint8_t* HWY_RESTRICT q = tile.q[o] + b * kBlock;
-    for (size_t i = 0; i < 32; ++i) q[i] = block[2 + i] ^ kSignFlip;
+    Map32(block + 2, tile.q[o] + b * kBlock,
+          [](VPart v) HWY_ATTR { return hn::Xor(v, hn::Set(DPart(), kSignFlip)); });
   }
 };
 
@@ -170,13 +242,14 @@ struct Block<TensorType::kQ2_K> : BlockShape<84, 256, 16, 0, true, false> {
     tile.m[0][o] = LoadU16(block + 82);
     for (size_t g = 0; g < 16; ++g) tile.sub_scale[o][g] = static_cast<int8_t>(block[g] & 15);
     for (size_t g = 0; g < 16; ++g) tile.sub_min[o][g] = block[g] >> 4;
-    uint8_t* HWY_RESTRICT q = tile.q[o];
-    for (size_t half = 0; half < 2; ++half, q += 128) {
-      const uint8_t* HWY_RESTRICT two_bits = block + 16 + half * 32;
-      for (size_t i = 0; i < 32; ++i) q[i] = two_bits[i] & 3;
-      for (size_t i = 0; i < 32; ++i) q[32 + i] = (two_bits[i] >> 2) & 3;
-      for (size_t i = 0; i < 32; ++i) q[64 + i] = (two_bits[i] >> 4) & 3;
-      for (size_t i = 0; i < 32; ++i) q[96 + i] = two_bits[i] >> 6;
+    HWY_UNROLL(2)
+    for (size_t half = 0; half < 2; ++half) {
+      uint8_t* q = tile.q[o] + half * 128;
+      const uint8_t* two_bits = block + 16 + half * 32;
+      Map32(two_bits, q, [](VPart v) HWY_ATTR { return Bits<0>(v, 3); });
+      Map32(two_bits, q + 32, [](VPart v) HWY_ATTR { return Bits<2>(v, 3); });
+      Map32(two_bits, q + 64, [](VPart v) HWY_ATTR { return Bits<4>(v, 3); });
+      Map32(two_bits, q + 96, [](VPart v) HWY_ATTR { return Bits<6>(v, 3); });
     }
   }
 };
@@ -186,22 +259,33 @@ template <>
 struct Block<TensorType::kQ3_K> : BlockShape<110, 256, 16, 4, false, false> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     tile.d[0][o] = LoadU16(block + 108);
-    const uint8_t* scales = block + 96;
-    for (size_t g = 0; g < 16; ++g) {
-      const uint32_t low = (g < 8 ? scales[g] : scales[g - 8] >> 4) & 15U;
-      const uint32_t high = (scales[8 + g % 4] >> (2 * (g / 4))) & 3U;
-      tile.sub_scale[o][g] = static_cast<int8_t>(static_cast<int>(low | (high << 4)) - 32);
+    // Low nibbles of scales 0-7 and 8-15, then their high bit pairs; four at a time in a word.
+    const uint32_t low[2] = {LoadU32(block + 96), LoadU32(block + 100)};
+    const uint32_t high = LoadU32(block + 104);
+    for (uint32_t part = 0; part < 4; ++part) {
+      const uint32_t nibbles = (low[part % 2] >> (part / 2 * 4)) & 0x0F0F0F0FU;
+      const uint32_t six_bits = nibbles | (((high >> (2 * part)) & 0x03030303U) << 4);
+      // Minus 32 in each byte without a borrow between them: bytes are below 64.
+      const uint32_t scales = ((six_bits | 0x80808080U) - 0x20202020U) ^ 0x80808080U;
+      std::memcpy(tile.sub_scale[o] + 4 * part, &scales, sizeof(scales));
     }
-    const uint8_t* HWY_RESTRICT third_bits = block;
-    uint8_t* HWY_RESTRICT q = tile.q[o];
-    for (size_t part = 0; part < 8; ++part, q += 32) {
-      const uint8_t* HWY_RESTRICT two_bits = block + 32 + part / 4 * 32;
-      const size_t shift = 2 * (part % 4);
-      for (size_t i = 0; i < 32; ++i) {
-        q[i] = static_cast<uint8_t>(((two_bits[i] >> shift) & 3) |
-                                    (((third_bits[i] >> part) & 1) << 2));
-      }
-    }
+    UnpackHalf<0>(block, block + 32, tile.q[o]);
+    UnpackHalf<4>(block, block + 64, tile.q[o] + 128);
+  }
+
+  // 128 values: the bit pairs of 32 bytes, and bits kFirstBit.. of the 32 bytes of third bits.
+  template <int kFirstBit>
+  static HWY_INLINE void UnpackHalf(const uint8_t* third, const uint8_t* two_bits, uint8_t* q) {
+    UnpackPart<0, kFirstBit>(two_bits, third, q);
+    UnpackPart<2, kFirstBit + 1>(two_bits, third, q + 32);
+    UnpackPart<4, kFirstBit + 2>(two_bits, third, q + 64);
+    UnpackPart<6, kFirstBit + 3>(two_bits, third, q + 96);
+  }
+  template <int kShift, int kBit>
+  static HWY_INLINE void UnpackPart(const uint8_t* two_bits, const uint8_t* third, uint8_t* q) {
+    Map32(two_bits, third, q, [](VPart v, VPart t) HWY_ATTR {
+      return hn::Or(Bits<kShift>(v, 3), BitsUp<2>(Bits<kBit>(t, 1), 1));
+    });
   }
 };
 
@@ -225,11 +309,12 @@ struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
     tile.d[0][o] = LoadU16(block);
     tile.m[0][o] = LoadU16(block + 2);
     UnpackSixBits(block + 4, o, tile);
-    uint8_t* HWY_RESTRICT q = tile.q[o];
-    for (size_t part = 0; part < 4; ++part, q += 64) {
-      const uint8_t* HWY_RESTRICT nibbles = block + 16 + part * 32;
-      for (size_t i = 0; i < 32; ++i) q[i] = nibbles[i] & 15;
-      for (size_t i = 0; i < 32; ++i) q[32 + i] = nibbles[i] >> 4;
+    HWY_UNROLL(4)
+    for (size_t part = 0; part < 4; ++part) {
+      const uint8_t* nibbles = block + 16 + part * 32;
+      uint8_t* q = tile.q[o] + part * 64;
+      Map32(nibbles, q, [](VPart v) HWY_ATTR { return Bits<0>(v, 15); });
+      Map32(nibbles, q + 32, [](VPart v) HWY_ATTR { return Bits<4>(v, 15); });
     }
   }
 };
@@ -241,18 +326,22 @@ struct Block<TensorType::kQ5_K> : BlockShape<176, 256, 32, 0, true, false> {
     tile.d[0][o] = LoadU16(block);
     tile.m[0][o] = LoadU16(block + 2);
     UnpackSixBits(block + 4, o, tile);
-    const uint8_t* HWY_RESTRICT high = block + 16;
-    uint8_t* HWY_RESTRICT q = tile.q[o];
-    for (size_t part = 0; part < 4; ++part, q += 64) {
-      const uint8_t* HWY_RESTRICT nibbles = block + 48 + part * 32;
-      const size_t j = 2 * part;
-      for (size_t i = 0; i < 32; ++i) {
-        q[i] = static_cast<uint8_t>((nibbles[i] & 15) | (((high[i] >> j) & 1) << 4));
-      }
-      for (size_t i = 0; i < 32; ++i) {
-        q[32 + i] = static_cast<uint8_t>((nibbles[i] >> 4) | (((high[i] >> (j + 1)) & 1) << 4));
-      }
-    }
+    UnpackPart<0>(block, tile.q[o]);
+    UnpackPart<2>(block, tile.q[o]);
+    UnpackPart<4>(block, tile.q[o]);
+    UnpackPart<6>(block, tile.q[o]);
+  }
+
+  // Values [32 kBit, 32 kBit + 64).
+  template <int kBit>
+  static HWY_INLINE void UnpackPart(const uint8_t* block, uint8_t* q) {
+    const uint8_t* nibbles = block + 48 + kBit * 16;
+    Map32(nibbles, block + 16, q + 32 * kBit, [](VPart v, VPart high) HWY_ATTR {
+      return hn::Or(Bits<0>(v, 15), BitsUp<4>(Bits<kBit>(high, 1), 1));
+    });
+    Map32(nibbles, block + 16, q + 32 * kBit + 32, [](VPart v, VPart high) HWY_ATTR {
+      return hn::Or(Bits<4>(v, 15), BitsUp<4>(Bits<kBit + 1>(high, 1), 1));
+    });
   }
 };
 
@@ -262,22 +351,19 @@ struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     tile.d[0][o] = LoadU16(block + 208);
     std::memcpy(tile.sub_scale[o], block + 192, 16);
-    uint8_t* HWY_RESTRICT q = tile.q[o];
-    for (size_t half = 0; half < 2; ++half, q += 128) {
-      const uint8_t* HWY_RESTRICT low = block + half * 64;
-      const uint8_t* HWY_RESTRICT high = block + 128 + half * 32;
-      for (size_t i = 0; i < 32; ++i) {
-        q[i] = static_cast<uint8_t>((low[i] & 15) | ((high[i] & 3) << 4));
-      }
-      for (size_t i = 0; i < 32; ++i) {
-        q[32 + i] = static_cast<uint8_t>((low[32 + i] & 15) | ((high[i] & 12) << 2));
-      }
-      for (size_t i = 0; i < 32; ++i) {
-        q[64 + i] = static_cast<uint8_t>((low[i] >> 4) | (high[i] & 48));
-      }
-      for (size_t i = 0; i < 32; ++i) {
-        q[96 + i] = static_cast<uint8_t>((low[32 + i] >> 4) | ((high[i] & 192) >> 2));
-      }
+    HWY_UNROLL(2)
+    for (size_t half = 0; half < 2; ++half) {
+      uint8_t* q = tile.q[o] + half * 128;
+      const uint8_t* low = block + half * 64;
+      const uint8_t* high = block + 128 + half * 32;
+      Map32(low, high, q,
+            [](VPart v, VPart h) HWY_ATTR { return hn::Or(Bits<0>(v, 15), BitsUp<4>(h, 3)); });
+      Map32(low + 32, high, q + 32,
+            [](VPart v, VPart h) HWY_ATTR { return hn::Or(Bits<0>(v, 15), BitsUp<2>(h, 12)); });
+      Map32(low, high, q + 64,
+            [](VPart v, VPart h) HWY_ATTR { return hn::Or(Bits<4>(v, 15), Bits<0>(h, 48)); });
+      Map32(low + 32, high, q + 96,
+            [](VPart v, VPart h) HWY_ATTR { return hn::Or(Bits<4>(v, 15), Bits<2>(h, 48)); });
     }
   }
 };

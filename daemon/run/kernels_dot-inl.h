@@ -33,7 +33,9 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
 
 template <size_t kGroups>
 HWY_INLINE void TransposeBytes(const uint8_t (*from)[16], uint8_t (*to)[16]) {
+  HWY_UNROLL(16)
   for (size_t o = 0; o < 16; ++o) {
+    HWY_UNROLL(16)
     for (size_t g = 0; g < kGroups; ++g) to[g][o] = from[o][g];
   }
 }
@@ -152,8 +154,10 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
   for (size_t column = 0; column < n_blocks * kBlock; column += 64) {
     const VBytes vx = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(x) + column);
     VI four[4];
+    HWY_UNROLL(16)
     for (size_t i = 0; i < 4; ++i) {
       VI sums[4];
+      HWY_UNROLL(16)
       for (size_t j = 0; j < 4; ++j) {
         const VBytes w = hn::LoadU(d8, tile.q[4 * i + j] + column);
         sums[j] = DotQuads<kSigned>(hn::Zero(di), w, vx);
@@ -185,14 +189,17 @@ HWY_INLINE void PackTile(size_t n_blocks, Tile& tile) {
   const DBytes d8;
   for (size_t column = 0; column < n_blocks * kBlock; column += 64) {
     VI words[4][4];
+    HWY_UNROLL(16)
     for (size_t i = 0; i < 4; ++i) {
       VI rows[4];
+      HWY_UNROLL(16)
       for (size_t j = 0; j < 4; ++j) {
         rows[j] = hn::BitCast(DI(), hn::LoadU(d8, tile.q[4 * i + j] + column));
       }
       TransposeWords(rows[0], rows[1], rows[2], rows[3], words[i]);
     }
     // words[i][j]: block m is word 4m + j of outputs 4i..4i+3.
+    HWY_UNROLL(16)
     for (size_t j = 0; j < 4; ++j) {
       const __m512i even01 = EvenBlocks(words[0][j].raw, words[1][j].raw);
       const __m512i odd01 = OddBlocks(words[0][j].raw, words[1][j].raw);
@@ -200,6 +207,7 @@ HWY_INLINE void PackTile(size_t n_blocks, Tile& tile) {
       const __m512i odd23 = OddBlocks(words[2][j].raw, words[3][j].raw);
       const __m512i by_word[4] = {EvenBlocks(even01, even23), EvenBlocks(odd01, odd23),
                                   OddBlocks(even01, even23), OddBlocks(odd01, odd23)};
+      HWY_UNROLL(16)
       for (size_t m = 0; m < 4; ++m) {
         uint8_t* to = tile.packed[column / 4 + 4 * m + j][0];
         hn::Store(VBytes{by_word[m]}, d8, to);
@@ -244,6 +252,7 @@ HWY_INLINE void PackTile(size_t n_blocks, Tile& tile) {
                      hn::BitCast(du, hn::LoadU(d8, tile.q[o + 1] + column)),
                      hn::BitCast(du, hn::LoadU(d8, tile.q[o + 2] + column)),
                      hn::BitCast(du, hn::LoadU(d8, tile.q[o + 3] + column)), words);
+      HWY_UNROLL(16)
       for (size_t j = 0; j < 4; ++j) {
         hn::StoreU(hn::BitCast(d8, words[j]), d8, tile.packed[column / 4 + j][o]);
       }
@@ -258,15 +267,20 @@ template <size_t kGroups>
 HWY_INLINE void TransposeBytes(const uint8_t (*from)[16], uint8_t (*to)[16]) {
   const hn::FixedTag<uint8_t, 16> d8;
   hn::Vec<decltype(d8)> rows[16];
+  HWY_UNROLL(16)
   for (size_t o = 0; o < 16; ++o) rows[o] = hn::LoadU(d8, from[o]);
+  HWY_UNROLL(16)
   for (int round = 0; round < 4; ++round) {
     hn::Vec<decltype(d8)> next[16];
+    HWY_UNROLL(16)
     for (size_t i = 0; i < 8; ++i) {
       next[2 * i] = hn::InterleaveLower(d8, rows[i], rows[i + 8]);
       next[2 * i + 1] = hn::InterleaveUpper(d8, rows[i], rows[i + 8]);
     }
+    HWY_UNROLL(16)
     for (size_t i = 0; i < 16; ++i) rows[i] = next[i];
   }
+  HWY_UNROLL(16)
   for (size_t g = 0; g < kGroups; ++g) hn::StoreU(rows[g], d8, to[g]);
 }
 

@@ -38,33 +38,42 @@ HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, const uint8_t* x, si
   const size_t row_bytes = columns * kFloatBytes<kType>;
   VF sums[kRows][kOutputs];
   const float* rows[kRows];
+  HWY_UNROLL(4)
   for (size_t r = 0; r < kRows; ++r) {
     rows[r] = reinterpret_cast<const float*>(x + r * x_stride_bytes);
+    HWY_UNROLL(4)
     for (size_t o = 0; o < kOutputs; ++o) sums[r][o] = hn::Zero(df);
   }
   size_t i = 0;
   for (; i + lanes <= columns; i += lanes) {
     VF vw[kOutputs];
+    HWY_UNROLL(4)
     for (size_t o = 0; o < kOutputs; ++o) {
       vw[o] = LoadWeights<kType>(w + o * row_bytes + i * kFloatBytes<kType>);
     }
+    HWY_UNROLL(4)
     for (size_t r = 0; r < kRows; ++r) {
       const VF vx = hn::LoadU(df, rows[r] + i);
+      HWY_UNROLL(4)
       for (size_t o = 0; o < kOutputs; ++o) sums[r][o] = hn::MulAdd(vw[o], vx, sums[r][o]);
     }
   }
   if (i < columns) {
+    HWY_UNROLL(4)
     for (size_t o = 0; o < kOutputs; ++o) {
       HWY_ALIGN uint8_t padded[HWY_MAX_BYTES] = {};
       std::memcpy(padded, w + o * row_bytes + i * kFloatBytes<kType>,
                   (columns - i) * kFloatBytes<kType>);
       const VF vw = LoadWeights<kType>(padded);
+      HWY_UNROLL(4)
       for (size_t r = 0; r < kRows; ++r) {
         sums[r][o] = hn::MulAdd(vw, hn::LoadU(df, rows[r] + i), sums[r][o]);
       }
     }
   }
+  HWY_UNROLL(4)
   for (size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
     for (size_t o = 0; o < kOutputs; ++o) {
       y[r * y_stride + o] = hn::GetLane(hn::SumOfLanes(df, sums[r][o]));
     }

@@ -168,27 +168,33 @@ HWY_INLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks,
   const size_t n_groups = n_blocks * kBlock / Shape::kGroup;
   for (size_t o = 0; o < kTileOutputs; o += lanes) {
     VF sum[kRows];
+    HWY_UNROLL(8)
     for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Load(df, acc[r] + o);
     for (size_t g = 0; g < n_groups; ++g) {
       VI isum[kRows];
       int x_sum[kRows];
+      HWY_UNROLL(8)
       for (size_t r = 0; r < kRows; ++r) {
         x_sum[r] = 0;
         if constexpr (Shape::kHasMin || Shape::kOffset != 0)
           x_sum[r] = GroupSum<Shape>(x[r].sum, g);
         isum[r] = hn::Set(di, -Shape::kOffset * x_sum[r]);
       }
+      HWY_UNROLL(8)
       for (size_t k = g * Shape::kGroup; k < (g + 1) * Shape::kGroup; k += 4) {
         const VBytes w = hn::LoadU(DBytes(), tile.packed[k / 4][o]);
+        HWY_UNROLL(8)
         for (size_t r = 0; r < kRows; ++r) {
           isum[r] = DotQuads<Shape::kSigned>(isum[r], w, BroadcastQuad(x[r].q + k));
         }
       }
+      HWY_UNROLL(8)
       for (size_t r = 0; r < kRows; ++r) {
         sum[r] = AddGroup<Shape>(sum[r], isum[r], tile.scale[g] + o, tile.min[g] + o,
                                  x[r].scale[g * Shape::kGroup / kBlock], x_sum[r]);
       }
     }
+    HWY_UNROLL(8)
     for (size_t r = 0; r < kRows; ++r) hn::Store(sum[r], df, acc[r] + o);
   }
 }
