@@ -25,7 +25,6 @@ namespace {
 // [fingerprint 16][n_layers u32][n_kv_heads u32][head_dim u32][element type u32], little-endian.
 constexpr uint32_t kElementF16 = 1;  // GGUF's number of the type
 constexpr std::string_view kSeed = "seed";
-constexpr std::string_view kTurn = "turn";
 constexpr size_t kNameBytes = 16;
 
 struct BlockRecord {
@@ -176,12 +175,6 @@ Result<KvBlockIndex::Match> KvBlockIndex::Find(const LmdbTxn& txn, const KvBlock
 Result<bool> KvBlockIndex::HasRecord(const LmdbTxn& txn, const KvBlockName& name) const {
   THIMBLE_ASSIGN_OR_RETURN(const auto value, txn.Get(records_db_, NameBytes(name)));
   return value.has_value();
-}
-
-Status KvBlockIndex::Advance(LmdbTxn& txn) {
-  THIMBLE_ASSIGN_OR_RETURN(const auto value, txn.Get(meta_db_, AsBytes(kTurn)));
-  const uint64_t turn = value ? ValueReader(*value).Le<uint64_t>() + 1 : 1;
-  return txn.Put(meta_db_, AsBytes(kTurn), std::as_bytes(std::span(&turn, 1)));
 }
 
 Result<std::optional<Bytes>> KvBlockIndex::Layer(const LmdbTxn& txn, const KvBlockName& name,

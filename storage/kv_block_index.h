@@ -61,9 +61,6 @@ class KvBlockIndex {
 
   [[nodiscard]] Result<bool> HasRecord(const LmdbTxn& txn, const KvBlockName& name) const;
 
-  // A change of no meaning: pages freed by a transaction serve from the next but one.
-  Status Advance(LmdbTxn& txn);
-
   // The halves of one layer, or nullopt. Valid as LmdbTxn::Get says.
   [[nodiscard]] Result<std::optional<Bytes>> Layer(const LmdbTxn& txn, const KvBlockName& name,
                                                    uint32_t layer) const;

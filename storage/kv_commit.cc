@@ -84,7 +84,7 @@ Status KvCache::RecordBlocks(const KvSequence& sequence, std::span<const int32_t
 Status KvCache::MakeRoomInQuota(uint64_t wanted) {
   while (index_->bytes() + wanted > quota_bytes_) {
     const uint64_t excess = index_->bytes() + wanted - quota_bytes_;
-    const uint64_t n = excess / index_->BlockFileBytes() + 1;
+    const uint64_t n = (excess - 1) / index_->BlockFileBytes() + 1;
     THIMBLE_ASSIGN_OR_RETURN(const uint32_t evicted,
                              Evict(static_cast<uint32_t>(std::min<uint64_t>(n, kEvictAtOnce))));
     if (evicted > 0) continue;
@@ -225,7 +225,6 @@ Status KvCache::WithRoom(const std::function<Status()>& write) {
     if (status.code() != StatusCode::kResourceExhausted) break;
     const Result<uint32_t> evicted = Evict(kEvictAtOnce);
     if (!evicted.ok() || *evicted == 0) break;
-    if (!env_.Remove([this](LmdbTxn& txn) { return index_->Advance(txn); }).ok()) break;
     status = write();
   }
   return status;

@@ -19,6 +19,8 @@ namespace {
 // A 32-bit process has 2 to 3 GiB of addresses for everything.
 constexpr uint64_t kMax32BitMapBytes = kGiB - kMiB;
 constexpr const char* kLockFile = "/owner.lock";
+// In the unnamed database, beside the names of the others; its value has no meaning.
+constexpr std::string_view kTurnKey = ".turn";
 
 MDB_val Val(Bytes bytes) {
   return {bytes.size(), const_cast<std::byte*>(bytes.data())};  // LMDB doesn't write to it
@@ -190,17 +192,32 @@ Result<LmdbTxn> LmdbEnv::BeginWrite() {
   return LmdbTxn(txn, this, true);
 }
 
+Status LmdbEnv::AttemptRemoval(const std::function<Status(LmdbTxn&)>& body) {
+  THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, BeginWrite());
+  THIMBLE_RETURN_IF_ERROR(body(txn));
+  return txn.Commit();
+}
+
 Status LmdbEnv::Remove(const std::function<Status(LmdbTxn&)>& body) {
-  const auto attempt = [&]() -> Status {
-    THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, BeginWrite());
-    THIMBLE_RETURN_IF_ERROR(body(txn));
-    return txn.Commit();
-  };
-  Status status = attempt();
-  if (status.code() != StatusCode::kResourceExhausted || open_txns_ != 0) return status;
+  const bool was_starved = starved_;
+  Status status = AttemptRemoval(body);
+  const bool full = status.code() == StatusCode::kResourceExhausted;
+  if ((!full && !was_starved) || open_txns_ != 0) return status;
   int code = mdb_env_set_mapsize(env_, static_cast<size_t>(map_bytes_ + kRemovalBytes));
   if (code != 0) return LmdbError(code, "enlarge the map of", path_);
-  status = attempt();
+  if (full) status = AttemptRemoval(body);
+  if (status.ok()) {
+    // Any change makes a transaction. Where even this finds no room, the next removal tries again.
+    const Status turned = AttemptRemoval([this](LmdbTxn& txn) -> Status {
+      MDB_dbi main = 0;
+      if (const int error = mdb_dbi_open(txn.handle(), nullptr, 0, &main); error != 0) {
+        return LmdbError(error, "open", path_);
+      }
+      const uint64_t turn = ++turns_;
+      return txn.Put(main, AsBytes(kTurnKey), std::as_bytes(std::span(&turn, 1)));
+    });
+    starved_ = !turned.ok();
+  }
   // LMDB keeps it larger where pages past map_bytes are in use.
   code = mdb_env_set_mapsize(env_, static_cast<size_t>(map_bytes_));
   if (status.ok() && code != 0) return LmdbError(code, "restore the map of", path_);
@@ -221,8 +238,14 @@ Result<uint64_t> LmdbEnv::UsedBytes() const {
   return (uint64_t{info.me_last_pgno} + 1) * stat.ms_psize;
 }
 
+Status LmdbEnv::Error(int code, std::string_view operation) {
+  Status status = LmdbError(code, operation, path_);
+  starved_ |= status.code() == StatusCode::kResourceExhausted;
+  return status;
+}
+
 // LMDB reports a write that was cut short as EIO, also where the disk is what cut it short.
-Status LmdbEnv::CommitError(int code) const {
+Status LmdbEnv::CommitError(int code) {
   if (code == EIO) {
     int fd = -1;
     struct stat file {};
@@ -231,7 +254,7 @@ Status LmdbEnv::CommitError(int code) const {
       if (probe == ENOSPC || probe == EDQUOT || probe == EFBIG) code = probe;
     }
   }
-  return LmdbError(code, "commit to", path_);
+  return Error(code, "commit to");
 }
 
 LmdbTxn::LmdbTxn(MDB_txn* txn, LmdbEnv* env, bool write) : txn_(txn), env_(env), write_(write) {
@@ -286,14 +309,14 @@ Status LmdbTxn::Put(MDB_dbi db, Bytes key, Bytes value, unsigned flags) {
   MDB_val k = Val(key);
   MDB_val v = Val(value);
   const int code = mdb_put(txn_, db, &k, &v, flags);
-  return code == 0 ? Status() : LmdbError(code, "write", env_->path_);
+  return code == 0 ? Status() : env_->Error(code, "write");
 }
 
 Result<std::span<std::byte>> LmdbTxn::PutReserved(MDB_dbi db, Bytes key, size_t bytes) {
   MDB_val k = Val(key);
   MDB_val v{bytes, nullptr};
   const int code = mdb_put(txn_, db, &k, &v, MDB_RESERVE);
-  if (code != 0) return LmdbError(code, "write", env_->path_);
+  if (code != 0) return env_->Error(code, "write");
   return std::span(static_cast<std::byte*>(v.mv_data), bytes);
 }
 
@@ -301,7 +324,7 @@ Result<bool> LmdbTxn::Delete(MDB_dbi db, Bytes key) {
   MDB_val k = Val(key);
   const int code = mdb_del(txn_, db, &k, nullptr);
   if (code == MDB_NOTFOUND) return false;
-  if (code != 0) return LmdbError(code, "delete from", env_->path_);
+  if (code != 0) return env_->Error(code, "delete from");
   return true;
 }
 

@@ -53,7 +53,9 @@ class LmdbEnv {
   // Runs `body` in a write transaction and commits it, for work that gives space back: where the
   // map is full even for that (LMDB copies the pages it changes before it frees them), the map is
   // enlarged by kRemovalBytes for this one transaction. `body` may run twice: it must not change
-  // anything but the transaction. Without the reserve where any transaction is open.
+  // anything but the transaction. Without the reserve where any transaction is open. After a write
+  // that found the map or the disk full, an empty turn follows, so that the very next transaction
+  // may use what was freed (pages freed by one transaction serve from the next but one).
   Status Remove(const std::function<Status(LmdbTxn&)>& body);
 
   // Flushes what commits without sync have left to the kernel.
@@ -70,12 +72,16 @@ class LmdbEnv {
  private:
   friend class LmdbTxn;
   LmdbEnv(MDB_env* env, int lock_fd, std::string path, uint64_t map_bytes);
-  Status CommitError(int code) const;
+  Status CommitError(int code);
+  Status Error(int code, std::string_view operation);  // LmdbError, noting starvation
+  Status AttemptRemoval(const std::function<Status(LmdbTxn&)>& body);
   MDB_env* env_;
   int lock_fd_;
   std::string path_;
   uint64_t map_bytes_;
-  int open_txns_ = 0;        // of either kind: the map must not move under them
+  int open_txns_ = 0;  // of either kind: the map must not move under them
+  uint64_t turns_ = 0;
+  bool starved_ = false;     // a write has found the map or the disk full
   bool write_open_ = false;  // a second writer on the one thread would wait for itself for ever
 };
 
