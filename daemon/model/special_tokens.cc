@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace thimble {
 namespace {
@@ -59,6 +60,11 @@ Result<SpecialTokens> SpecialTokens::Load(const Gguf& gguf, RandomAccessFile& fi
   THIMBLE_RETURN_IF_ERROR(reader.status());
   THIMBLE_RETURN_IF_ERROR(specials.LoadKinds(gguf, file, reader));
   THIMBLE_RETURN_IF_ERROR(specials.LoadEndTokens(gguf, reader, n_tokens));
+  // What Encode adds, Decode takes off again, in a file without kinds too.
+  for (const auto& [added, id] :
+       {std::pair(specials.add_bos, specials.bos), std::pair(specials.add_eos, specials.eos)}) {
+    if (added) THIMBLE_RETURN_IF_ERROR(specials.AddById(reader, *id, TokenKind::kControl));
+  }
   specials.Sort();
   return specials;
 }
