@@ -1,0 +1,89 @@
+// The subcommands of `thimble`: what the command line fills in, and what runs it. Options that are
+// not given are left to the daemon's own defaults. Called by: main. Memory: some strings.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "storage/base/status.h"
+
+namespace thimble {
+
+// The exit codes of the process; scripts depend on them: never change these values.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitNoConnection = 3;
+inline constexpr int kExitInterrupted = 130;
+
+struct GenerateCommand {
+  std::string prompt;  // "-": standard input
+  std::string tokens;  // "5 61 72", instead of a prompt
+  std::optional<uint32_t> max_tokens;
+  std::optional<float> temperature;
+  std::optional<uint32_t> top_k;
+  std::optional<float> top_p;
+  std::optional<float> min_p;
+  std::optional<float> repeat_penalty;
+  std::optional<uint32_t> repeat_last_n;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  bool parse_special = false;
+  std::string request_id;
+  bool detach = false;
+  bool json = false;
+  bool stats = false;
+};
+
+struct StatusCommand {
+  bool json = false;
+};
+
+// Without a daemon: the token ids of a text.
+struct TokenizeCommand {
+  std::string model;
+  std::string text;      // "-": standard input
+  bool special = false;  // special tokens in the text become what they name
+  bool json = false;
+};
+
+// Without a daemon: the plan of a model under a ceiling.
+struct PlanCommand {
+  std::string model;
+  std::string ram_ceiling;  // "16M"; empty: none
+  std::string granularity = "auto";
+  uint32_t context = 0;
+  uint32_t max_active = 4;
+  uint32_t prompt_chunk = 64;
+  bool json = false;
+};
+
+// Without a daemon: the logits after each of some tokens, as float32 rows in a file.
+struct LogitsCommand {
+  std::string model;
+  std::string tokens;  // "5 61 72"
+  std::string out;
+  std::string ram_ceiling;
+  std::string granularity = "auto";
+  uint32_t prompt_chunk = 64;
+};
+
+// Each returns the process's exit code, having printed what went wrong.
+int RunGenerateCommand(const std::string& connect, const GenerateCommand& command);
+int RunStatusCommand(const std::string& connect, const StatusCommand& command);
+int RunTokenizeCommand(const TokenizeCommand& command);
+int RunPlanCommand(const PlanCommand& command);
+int RunLogitsCommand(const LogitsCommand& command);
+
+// "5 61 72", separated by spaces or commas. INVALID_ARGUMENT naming the word that is no id.
+Result<std::vector<int32_t>> ParseTokenIds(const std::string& text);
+
+// "thimble: CODE: MESSAGE" on standard error and, with --json, an object on standard output.
+void PrintError(const Status& status, bool json);
+
+}  // namespace thimble

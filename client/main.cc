@@ -1,0 +1,130 @@
+// thimble: the command. Options are read here, the work is in the commands.
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "client/commands.h"
+
+namespace thimble {
+namespace {
+
+constexpr const char* kExitStatuses =
+    "Exit status: 0 success, 1 an error (of the daemon or of the command's own work), 2 options "
+    "that make no sense, 3 no daemon at --connect, 130 interrupted.";
+
+// Their texts are read where the command runs.
+void AddCeiling(CLI::App& app, std::string& ram_ceiling, std::string& granularity) {
+  app.add_option("--ram-ceiling", ram_ceiling, "for example 16M (default: none)");
+  app.add_option("--granularity", granularity, "head, op or auto (default: auto)");
+}
+
+void AddGenerate(CLI::App& app, GenerateCommand& c) {
+  CLI::App& sub = *app.add_subcommand("generate", "Generate text after a prompt and stream it");
+  CLI::Option* prompt = sub.add_option("PROMPT", c.prompt, "the prompt; -: standard input");
+  CLI::Option* tokens =
+      sub.add_option("--tokens", c.tokens, "token ids instead of a prompt: \"5 61 72\"");
+  prompt->excludes(tokens);
+  sub.add_option("--max-tokens", c.max_tokens, "generated tokens, at most (default: 128)");
+  sub.add_option("--temperature", c.temperature, "0: always the likeliest token (default: 0.8)");
+  sub.add_option("--top-k", c.top_k, "of the K likeliest tokens; 0: off (default: 40)");
+  sub.add_option("--top-p", c.top_p,
+                 "of the likeliest tokens that make up P; 1: off (default: 0.95)");
+  sub.add_option("--min-p", c.min_p,
+                 "of those at least P times as likely as the likeliest; 0: off (default: 0.05)");
+  sub.add_option("--repeat-penalty", c.repeat_penalty, "above 1: against repetition (default: 1)");
+  sub.add_option("--repeat-last-n", c.repeat_last_n,
+                 "tokens the penalties look back (default: 64)");
+  sub.add_option("--presence-penalty", c.presence_penalty, "-2 to 2 (default: 0)");
+  sub.add_option("--frequency-penalty", c.frequency_penalty, "-2 to 2 (default: 0)");
+  sub.add_option("--seed", c.seed, "the same seed gives the same text (default: chosen)");
+  sub.add_option("--stop", c.stop, "end before this text; may be given up to 8 times")
+      ->type_size(1)
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sub.add_flag("--ignore-eos", c.ignore_eos, "go on after the model's end of text");
+  sub.add_flag("--parse-special", c.parse_special, "\"<|im_start|>\" in the prompt is that token");
+  sub.add_option("--request-id", c.request_id, "a name; sent again, it attaches to that request");
+  sub.add_flag("--detach", c.detach, "goes on when this client goes away");
+  sub.add_flag("--json", c.json, "one JSON object a line");
+  sub.add_flag("--stats", c.stats, "a line of statistics on standard error");
+  sub.callback([prompt, tokens] {
+    if (prompt->count() == 0 && tokens->count() == 0) {
+      throw CLI::RequiredError("PROMPT or --tokens");
+    }
+  });
+}
+
+void AddTokenize(CLI::App& app, TokenizeCommand& c) {
+  CLI::App& sub = *app.add_subcommand("tokenize", "The token ids of a text, without a daemon");
+  sub.add_option("--model", c.model, "a GGUF file")->required();
+  sub.add_option("TEXT", c.text, "-: standard input")->required();
+  sub.add_flag("--special", c.special, "\"<|im_start|>\" in the text is that token");
+  sub.add_flag("--json", c.json, "as a JSON object");
+}
+
+void AddPlan(CLI::App& app, PlanCommand& c) {
+  CLI::App& sub = *app.add_subcommand("plan", "The plan of a model's stages, without a daemon");
+  sub.add_option("--model", c.model, "a GGUF file")->required();
+  AddCeiling(sub, c.ram_ceiling, c.granularity);
+  sub.add_option("--context", c.context, "tokens of one request (default: the model's own)");
+  sub.add_option("--max-active", c.max_active, "requests computed together (default: 4)")
+      ->check(CLI::Range(1, 64));
+  sub.add_option("--prompt-chunk", c.prompt_chunk, "prompt tokens in one pass (default: 64)")
+      ->check(CLI::Range(1, 1024));
+  sub.add_flag("--json", c.json, "as a JSON object");
+}
+
+void AddLogits(CLI::App& app, LogitsCommand& c) {
+  CLI::App& sub =
+      *app.add_subcommand("logits", "The logits after each of some tokens, without a daemon");
+  sub.add_option("--model", c.model, "a GGUF file")->required();
+  sub.add_option("--tokens", c.tokens, "token ids: \"5 61 72\"")->required();
+  sub.add_option("--out", c.out, "the file to write: little-endian float32 rows")->required();
+  AddCeiling(sub, c.ram_ceiling, c.granularity);
+  sub.add_option("--prompt-chunk", c.prompt_chunk, "tokens in one pass (default: 64)")
+      ->check(CLI::Range(1, 1024));
+}
+
+int Run(int argc, char** argv) {
+  CLI::App app("Text from thimbled, the daemon that generates within a hard RAM ceiling.",
+               "thimble");
+  app.footer(kExitStatuses);
+  app.set_version_flag("--version", "thimble " THIMBLE_VERSION);
+  app.require_subcommand(1);
+  std::string connect = "unix:/run/thimble/thimble.sock";
+  app.add_option("--connect", connect,
+                 "unix:PATH, 127.0.0.1:PORT or [::1]:PORT (default: " + connect + ")");
+  GenerateCommand generate;
+  StatusCommand status;
+  TokenizeCommand tokenize;
+  PlanCommand plan;
+  LogitsCommand logits;
+  AddGenerate(app, generate);
+  app.add_subcommand("status", "What the daemon is and does now")
+      ->add_flag("--json", status.json, "as a JSON object");
+  AddTokenize(app, tokenize);
+  AddPlan(app, plan);
+  AddLogits(app, logits);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;  // prints the help or the error
+  }
+  if (app.got_subcommand("generate")) return RunGenerateCommand(connect, generate);
+  if (app.got_subcommand("status")) return RunStatusCommand(connect, status);
+  if (app.got_subcommand("tokenize")) return RunTokenizeCommand(tokenize);
+  if (app.got_subcommand("plan")) return RunPlanCommand(plan);
+  return RunLogitsCommand(logits);
+}
+
+}  // namespace
+}  // namespace thimble
+
+int main(int argc, char** argv) {
+  (void)std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is seen where it is written to
+  try {
+    return thimble::Run(argc, argv);
+  } catch (const std::exception& error) {
+    thimble::PrintError(thimble::InternalError(error.what()), false);
+    return thimble::kExitFailed;
+  }
+}

@@ -1,0 +1,204 @@
+#include "daemon/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/ceiling/budget.h"
+#include "daemon/log.h"
+
+namespace thimble {
+namespace {
+
+// A 32-bit process has 3 GiB of addresses for everything: each map stays under 1 GiB.
+constexpr uint64_t kLargestMap = sizeof(void*) == 4 ? 960 * kMiB : UINT64_MAX;
+
+// Of the cache's file, what full KV blocks may take: the rest is for the vocabulary index, the
+// stage outputs, the tails, and LMDB's own free pages.
+constexpr uint64_t KvQuota(uint64_t cache_bytes) { return cache_bytes / 4 * 3; }
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::Open(const Config& config) {
+  std::unique_ptr<Engine> engine(new Engine());
+  THIMBLE_RETURN_IF_ERROR(engine->OpenCeiling(config));
+  THIMBLE_RETURN_IF_ERROR(engine->OpenModel(config));
+  THIMBLE_RETURN_IF_ERROR(engine->OpenState(config));
+  THIMBLE_RETURN_IF_ERROR(engine->MakePlanFor(config));
+  THIMBLE_RETURN_IF_ERROR(engine->OpenRunner(config));
+  THIMBLE_RETURN_IF_ERROR(engine->OpenScheduler(config));
+  return engine;
+}
+
+Engine::~Engine() { Close(); }
+
+void Engine::Close() {
+  scheduler_.reset();
+  runner_.reset();
+  journal_.reset();
+  store_.reset();
+  kv_.reset();
+  tokenizer_.reset();
+  vocab_.reset();
+  if (!std::exchange(state_open_, false)) return;
+  const Status status = state_.Close();
+  if (!status.ok()) LogLine(LogLevel::kError, "state").Add("error", status.ToString());
+}
+
+Status Engine::OpenCeiling(const Config& config) {
+  THIMBLE_ASSIGN_OR_RETURN(ceiling_,
+                           Ceiling::Establish(config.ram_ceiling_bytes, config.enforcement));
+  LogLine(LogLevel::kInfo, "ceiling")
+      .AddBytes("ceiling", ceiling_->ceiling_bytes())
+      .Add("enforcement", EnforcementName(ceiling_->enforcement()))
+      .Add("group", ceiling_->directory())
+      .Add("own_group", ceiling_->own_group() ? "yes" : "no");
+  for (const std::string& note : ceiling_->notes()) {
+    LogLine(LogLevel::kInfo, "ceiling").Add("note", note);
+  }
+  return {};
+}
+
+Status Engine::OpenModel(const Config& config) {
+  THIMBLE_ASSIGN_OR_RETURN(const std::string path, FindModelFile(config));
+  THIMBLE_ASSIGN_OR_RETURN(file_, OpenFile(path));
+  THIMBLE_ASSIGN_OR_RETURN(model_, LoadModel(*file_));
+  context_tokens_ = config.context_tokens;
+  if (context_tokens_ == 0) {
+    context_tokens_ = std::min(model_->context_tokens, kDefaultContext);
+  } else if (context_tokens_ > model_->context_tokens) {
+    return InvalidArgumentError("--context " + std::to_string(context_tokens_) +
+                                ": the model was trained for " +
+                                std::to_string(model_->context_tokens) + " tokens, no more");
+  }
+  LogLine(LogLevel::kInfo, "model")
+      .Add("file", path)
+      .Add("name", model_->name)
+      .Add("architecture", model_->architecture)
+      .AddBytes("size", model_->gguf.file_bytes)
+      .Add("layers", model_->n_layers)
+      .Add("hidden_size", model_->hidden_size)
+      .Add("vocabulary", model_->vocab_size)
+      .Add("context", context_tokens_)
+      .Add("model_context", model_->context_tokens);
+  return {};
+}
+
+Status Engine::OpenState(const Config& config) {
+  StateDirOptions options;
+  options.cache_bytes = std::min(config.cache_bytes, kLargestMap);
+  THIMBLE_ASSIGN_OR_RETURN(state_, StateDir::Open(config.state_dir, options));
+  state_open_ = true;
+  LogLine(LogLevel::kInfo, "state")
+      .Add("directory", config.state_dir)
+      .AddBytes("cache_size", options.cache_bytes);
+  for (const std::string& note : state_.notes) {
+    LogLine(LogLevel::kNotice, "state").Add("note", note);
+  }
+  THIMBLE_ASSIGN_OR_RETURN(vocab_, VocabIndex::Open(*state_.cache, model_->fingerprint));
+  THIMBLE_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Open(*model_, *file_, *vocab_));
+  const KvShape shape{
+      .n_layers = model_->n_layers, .n_kv_heads = model_->n_kv_heads, .head_dim = model_->head_dim};
+  THIMBLE_ASSIGN_OR_RETURN(
+      kv_, KvCache::Open(*state_.cache, model_->fingerprint, shape, KvQuota(options.cache_bytes)));
+  THIMBLE_ASSIGN_OR_RETURN(store_, StageStore::Open(*state_.cache));
+  THIMBLE_ASSIGN_OR_RETURN(journal_, Journal::Open(*state_.journal));
+  return {};
+}
+
+Status Engine::MakePlanFor(const Config& config) {
+  PlanOptions options;
+  options.budget_bytes =
+      ceiling_->ceiling_bytes() == UINT64_MAX ? UINT64_MAX : BudgetBytes(ceiling_->ceiling_bytes());
+  options.granularity = config.granularity;
+  // A prompt's chunk shares the pass with the tokens of other requests.
+  options.max_rows = std::max(config.prompt_chunk, config.max_active);
+  options.max_logit_rows = config.max_active;
+  THIMBLE_ASSIGN_OR_RETURN(plan_, MakePlan(*model_, options));
+  LogLine(LogLevel::kInfo, "plan")
+      .Add("granularity", GranularityName(config.granularity))
+      .Add("stages", plan_.stages.size())
+      .Add("groups", plan_.groups.size())
+      .Add("rows", plan_.max_rows)
+      .AddBytes("budget", options.budget_bytes)
+      .AddBytes("peak", plan_.peak_bytes)
+      .AddBytes("resident", plan_.resident_bytes)
+      .AddBytes("read_per_pass", plan_.pass_bytes);
+  return {};
+}
+
+Status Engine::OpenRunner(const Config& config) {
+  THIMBLE_ASSIGN_OR_RETURN(runner_,
+                           Runner::Open(*model_, plan_, *file_, config.reader, *kv_, *store_));
+  LogLine(LogLevel::kInfo, "reader").Add("backend", ReaderBackendName(runner_->reader().backend()));
+  for (const std::string& refusal : runner_->reader().refusals()) {
+    LogLine(LogLevel::kNotice, "reader").Add("refused", refusal);
+  }
+  return {};
+}
+
+Status Engine::OpenScheduler(const Config& config) {
+  SchedulerOptions options;
+  options.max_active = std::min({config.max_active, plan_.max_rows, plan_.max_logit_rows});
+  options.max_queue = config.max_queue;
+  options.prompt_chunk = std::min(config.prompt_chunk, plan_.max_rows);
+  options.context_tokens = context_tokens_;
+  options.max_rows = plan_.max_rows;
+  options.max_logit_rows = plan_.max_logit_rows;
+  max_active_ = options.max_active;
+  if (max_active_ < config.max_active) {
+    LogLine(LogLevel::kNotice, "queue")
+        .Add("max_active", max_active_)
+        .Add("asked", config.max_active)
+        .Add("why", "the plan's passes have no more rows within the budget");
+  }
+  THIMBLE_ASSIGN_OR_RETURN(scheduler_, Scheduler::Open(options, *model_, *tokenizer_, *runner_,
+                                                       *kv_, *store_, *journal_));
+  return {};
+}
+
+DaemonStatus Engine::Describe() const {
+  DaemonStatus status;
+  status.version = THIMBLE_VERSION;
+  status.model_name = model_->name;
+  status.architecture = model_->architecture;
+  status.model_bytes = plan_.model_bytes;
+  status.context_tokens = context_tokens_;
+  status.uptime_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+
+  const bool none = ceiling_->ceiling_bytes() == UINT64_MAX;
+  status.ceiling_bytes = none ? 0 : ceiling_->ceiling_bytes();
+  status.enforcement = EnforcementName(ceiling_->enforcement());
+  status.control_group = ceiling_->directory();
+  status.notes = ceiling_->notes();
+  Result<CeilingUsage> usage = ceiling_->Usage();
+  if (usage.ok()) {
+    status.memory = *usage;
+  } else {
+    status.notes.push_back(usage.status().ToString());
+  }
+
+  const RunnerStats& run = runner_->stats();
+  status.plan_peak_bytes = plan_.peak_bytes;
+  status.arena_peak_bytes = run.arena_peak_bytes;
+  status.resident_bytes = plan_.resident_bytes;
+  status.granularity = GranularityName(plan_.options.granularity);
+  status.groups = static_cast<uint32_t>(plan_.groups.size());
+  if (const size_t next = runner_->stage(); next < plan_.stages.size()) {
+    const Stage& stage = plan_.stages[next];
+    status.stage = StageKindName(stage.kind);
+    status.stage += " of layer " + std::to_string(stage.layer);
+  }
+  status.requests = scheduler_->status();
+  status.prefix_hit_tokens = kv_->stats().prefix_hit_tokens;
+
+  const WeightReader& reader = runner_->reader();
+  status.reader = ReaderBackendName(reader.backend());
+  status.reader_refusals = reader.refusals();
+  status.flash_bytes_read = reader.stats().bytes;
+  status.flash_stall_seconds = static_cast<double>(reader.stats().stall_ns) * 1e-9;
+  status.stage_bytes_written = store_->bytes_written();
+  return status;
+}
+
+}  // namespace thimble

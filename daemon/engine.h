@@ -1,0 +1,80 @@
+// The composition root: opens everything below the serving code in the order in which it depends on
+// one another, owns it, and closes it in the opposite order.
+//
+//   ceiling -> model file -> model -> state directory -> tokenizer -> KV cache, stage store,
+//   journal
+//     -> plan -> runner -> scheduler
+//
+// The ceiling comes first, so that every page read or allocated afterwards is counted against it.
+// Called by: main. Memory: the arena (plan.peak_bytes) and what the parts say of themselves.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "daemon/ceiling/ceiling.h"
+#include "daemon/config.h"
+#include "daemon/model/model.h"
+#include "daemon/model/tokenizer.h"
+#include "daemon/plan/plan.h"
+#include "daemon/queue/scheduler.h"
+#include "daemon/run/runner.h"
+#include "daemon/status.h"
+#include "storage/base/file.h"
+#include "storage/journal.h"
+#include "storage/kv_cache.h"
+#include "storage/stage_store.h"
+#include "storage/state_dir.h"
+#include "storage/vocab_index.h"
+
+namespace thimble {
+
+class Engine final : public StatusSource {
+ public:
+  // Logs a line for each part. The error says which part failed and why.
+  static Result<std::unique_ptr<Engine>> Open(const Config& config);
+  ~Engine() override;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Lets go of everything that uses the state directory and marks its cache as clean. What refers
+  // to the scheduler or the tokenizer must be gone. The destructor calls it.
+  void Close();
+
+  [[nodiscard]] Scheduler& scheduler() { return *scheduler_; }
+  [[nodiscard]] Tokenizer& tokenizer() { return *tokenizer_; }
+  [[nodiscard]] uint32_t context_tokens() const { return context_tokens_; }
+  [[nodiscard]] uint32_t max_active() const { return max_active_; }
+
+  [[nodiscard]] DaemonStatus Describe() const override;
+
+ private:
+  Engine() = default;
+  Status OpenCeiling(const Config& config);
+  Status OpenModel(const Config& config);
+  Status OpenState(const Config& config);
+  Status MakePlanFor(const Config& config);
+  Status OpenRunner(const Config& config);
+  Status OpenScheduler(const Config& config);
+
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  uint32_t context_tokens_ = 0;
+  uint32_t max_active_ = 0;
+  // In the order of opening: destroyed from the last to the first.
+  std::unique_ptr<Ceiling> ceiling_;
+  std::unique_ptr<RandomAccessFile> file_;
+  std::unique_ptr<Model> model_;
+  StateDir state_;
+  bool state_open_ = false;
+  std::unique_ptr<VocabIndex> vocab_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<StageStore> store_;
+  std::unique_ptr<Journal> journal_;
+  Plan plan_;
+  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+}  // namespace thimble

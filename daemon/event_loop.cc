@@ -1,0 +1,87 @@
+#include "daemon/event_loop.h"
+
+#include <csignal>
+#include <utility>
+
+#include "daemon/log.h"
+#include "daemon/sd_notify.h"
+
+namespace thimble {
+
+EventLoop::EventLoop(Scheduler& scheduler, RpcServer& server, std::chrono::milliseconds grace)
+    : scheduler_(scheduler), server_(server), grace_(grace) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
+    boost::system::error_code error;
+    signals_.add(signal, error);
+    if (error) {
+      LogLine(LogLevel::kWarning, "signal").Add("number", signal).Add("error", error.message());
+    }
+  }
+  AwaitSignal();
+}
+
+void EventLoop::AwaitSignal() {
+  signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+    if (error) return;
+    if (signal == SIGHUP) {
+      LogLine(LogLevel::kInfo, "signal").Add("name", "SIGHUP").Add("effect", "none");
+    } else {
+      Stop("the daemon is stopping");
+    }
+    AwaitSignal();
+  });
+}
+
+void EventLoop::Stop(const std::string& why) {
+  if (stopping_) {
+    CutOff();
+    return;
+  }
+  stopping_ = true;
+  LogLine(LogLevel::kInfo, "stopping").Add("why", why);
+  SdNotify("STOPPING=1");
+  scheduler_.Suspend(why);
+  server_.BeginShutdown(why);
+  grace_timer_.expires_after(grace_);
+  grace_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) CutOff();
+  });
+}
+
+void EventLoop::CutOff() {
+  if (cut_off_) return;
+  cut_off_ = true;
+  server_.CancelAll();
+  grace_timer_.expires_after(kCancelLimit);
+  grace_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) stuck_ = true;
+  });
+}
+
+void EventLoop::RunSteps() {
+  const auto end = std::chrono::steady_clock::now() + kStepBurst;
+  do {
+    Status status = scheduler_.Step();
+    if (!status.ok()) {
+      LogLine(LogLevel::kError, "scheduler").Add("error", status.ToString());
+      error_ = std::move(status);
+      Stop("the daemon has to stop: " + error_.message());
+      return;
+    }
+  } while (scheduler_.HasWork() && std::chrono::steady_clock::now() < end);
+}
+
+Status EventLoop::Run() {
+  while (!(stopping_ && server_.drained())) {
+    const bool work = !stopping_ && scheduler_.HasWork();
+    if (work) RunSteps();
+    io_.restart();
+    io_.poll();
+    server_.Poll(work ? std::chrono::milliseconds(0) : kIdleTick);
+    if (stuck_)
+      return DeadlineExceededError("stop: calls are still open after they were cancelled");
+  }
+  return error_;
+}
+
+}  // namespace thimble

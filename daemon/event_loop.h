@@ -1,0 +1,62 @@
+// The one thread: gRPC's completion queue, Asio (signals, timers) and at most one stage, in turn.
+//
+// While there is work the scheduler steps for kStepBurst, then both queues are polled without
+// sleeping; idle, the thread sleeps in the completion queue and looks at Asio every kIdleTick. Only
+// this loop sleeps.
+// Called by: main. Memory: some KiB.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <string>
+
+#include "daemon/queue/scheduler.h"
+#include "daemon/rpc/server.h"
+#include "storage/base/status.h"
+
+namespace thimble {
+
+class EventLoop {
+ public:
+  static constexpr std::chrono::milliseconds kStepBurst{2};
+  static constexpr std::chrono::milliseconds kIdleTick{100};
+
+  // Takes SIGTERM, SIGINT and SIGHUP over. `grace`: for clients to take what was sent before they
+  // are cut off.
+  EventLoop(Scheduler& scheduler, RpcServer& server,
+            std::chrono::milliseconds grace = std::chrono::seconds(5));
+
+  // Until Stop, or an error of the scheduler that makes going on impossible (which is returned,
+  // after an orderly end). DEADLINE_EXCEEDED where calls outlive the grace period by kCancelLimit.
+  Status Run();
+
+  // Ends the loop: unfinished requests stay in the journal, every call is ended with
+  // UNAVAILABLE(`why`), what is left after the grace period is cancelled. A second call cancels at
+  // once.
+  void Stop(const std::string& why);
+
+  // For timers and sockets of others.
+  [[nodiscard]] boost::asio::io_context& io() { return io_; }
+
+ private:
+  static constexpr std::chrono::seconds kCancelLimit{5};
+
+  void AwaitSignal();
+  void RunSteps();
+  void CutOff();  // the grace period is over
+
+  Scheduler& scheduler_;
+  RpcServer& server_;
+  const std::chrono::milliseconds grace_;
+  boost::asio::io_context io_{1};
+  boost::asio::signal_set signals_{io_};
+  boost::asio::steady_timer grace_timer_{io_};
+  bool stopping_ = false;
+  bool cut_off_ = false;
+  bool stuck_ = false;
+  Status error_;
+};
+
+}  // namespace thimble

@@ -1,0 +1,103 @@
+// thimbled: options, the engine, the server, the loop. Exit status: 0 after SIGTERM or SIGINT, 1
+// when something failed (the log says what), 2 for options that make no sense.
+#include <malloc.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "daemon/config.h"
+#include "daemon/engine.h"
+#include "daemon/event_loop.h"
+#include "daemon/log.h"
+#include "daemon/rpc/server.h"
+#include "daemon/sd_notify.h"
+
+namespace thimble {
+namespace {
+
+// Before the first thread and the first large allocation: what the C library and the kernel would
+// otherwise spend on speed that is not needed here.
+void KeepProcessSmall() {
+  ::mallopt(M_ARENA_MAX, 1);               // gRPC's helper threads would get one each
+  ::mallopt(M_MMAP_THRESHOLD, 128 << 10);  // fixed; else it grows up to 32 MiB
+  ::mallopt(M_TRIM_THRESHOLD, 128 << 10);  // free memory at the end of the heap goes back
+  ::mallopt(M_TOP_PAD, 16 << 10);
+  pthread_attr_t attributes;
+  if (::pthread_attr_init(&attributes) == 0) {
+    ::pthread_attr_setstacksize(&attributes, 256 << 10);
+    ::pthread_setattr_default_np(&attributes);
+    ::pthread_attr_destroy(&attributes);
+  }
+  // A huge page is 2 MiB of RAM for one byte in use.
+  ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+}
+
+int Fail(const Status& status) {
+  LogLine(LogLevel::kError, "failed").Add("error", status.ToString());
+  return 1;
+}
+
+int Serve(const Config& config) {
+  Result<std::unique_ptr<Engine>> opened = Engine::Open(config);
+  if (!opened.ok()) return Fail(opened.status());
+  Engine& engine = **opened;
+
+  RpcServerOptions options;
+  Result<ListenAddress> address = ParseListenAddress(config.listen);
+  if (!address.ok()) return Fail(address.status());
+  options.address = *address;
+  // Those the queue can hold, and some that are being refused or read their last events.
+  options.max_streams = engine.max_active() + config.max_queue + 32;
+  Result<std::unique_ptr<RpcServer>> server =
+      RpcServer::Start(options, RpcServices{.scheduler = engine.scheduler(),
+                                            .tokenizer = engine.tokenizer(),
+                                            .status = engine,
+                                            .context_tokens = engine.context_tokens()});
+  if (!server.ok()) return Fail(server.status());
+
+  Status status;
+  {
+    EventLoop loop(engine.scheduler(), **server);
+    LogLine(LogLevel::kInfo, "ready").Add("listen", config.listen);
+    SdNotify("READY=1");
+    status = loop.Run();
+  }
+  if (status.code() == StatusCode::kDeadlineExceeded) {
+    // Calls that survive their cancellation would keep the destructors waiting for ever.
+    Fail(status);
+    std::_Exit(1);
+  }
+  server->reset();
+  engine.Close();
+  if (!status.ok()) return Fail(status);
+  LogLine(LogLevel::kInfo, "stopped");
+  return 0;
+}
+
+}  // namespace
+}  // namespace thimble
+
+int main(int argc, char** argv) {
+  thimble::KeepProcessSmall();
+  (void)std::signal(SIGPIPE, SIG_IGN);
+  // Settings of gRPC's that its environment could change under us.
+  ::unsetenv("GRPC_VERBOSITY");
+  ::unsetenv("GRPC_TRACE");
+  ::unsetenv("GRPC_EXPERIMENTS");
+  thimble::QuietGrpcLog();
+  const thimble::Result<thimble::Invocation> invocation = thimble::ParseArguments(argc, argv);
+  if (!invocation.ok()) {
+    (void)std::fprintf(stderr, "thimbled: %s (see --help)\n",
+                       invocation.status().message().c_str());
+    return 2;
+  }
+  if (!invocation->print.empty()) {
+    (void)std::fputs(invocation->print.c_str(), stdout);
+    return 0;
+  }
+  return thimble::Serve(invocation->config);
+}

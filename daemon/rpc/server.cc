@@ -1,0 +1,122 @@
+#include "daemon/rpc/server.h"
+
+#include <grpc/grpc.h>
+#include <grpc/support/log.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "daemon/log.h"
+#include "daemon/rpc/convert.h"
+#include "daemon/rpc/generate_call.h"
+#include "daemon/rpc/status_call.h"
+
+namespace thimble {
+namespace {
+
+// The other fields of the largest request: 8 stop strings, the name, ids of 5 bytes for each token.
+constexpr uint64_t kMessageSlack = 64 << 10;
+constexpr uint64_t kMaxMessageBytes = 1 << 20;
+constexpr int kConnectionBuffer = 8 << 10;  // gRPC's own choice is 64 KiB and more a connection
+// For the buffers of all connections; past it gRPC refuses streams (RESOURCE_EXHAUSTED).
+constexpr size_t kQuotaBytes = 2 << 20;
+
+}  // namespace
+
+RpcServer::RpcServer(const RpcServerOptions& options, const RpcServices& services)
+    : address_(options.address),
+      context_{.services = services,
+               .max_streams = options.max_streams,
+               .max_events = options.max_events,
+               .service = {},
+               .stopping = {}} {}
+
+Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
+                                                    const RpcServices& services) {
+  THIMBLE_RETURN_IF_ERROR(PrepareSocket(options.address));
+  std::unique_ptr<RpcServer> server(new RpcServer(options, services));
+  THIMBLE_RETURN_IF_ERROR(server->Bind());
+  GenerateCall::Await(server->context_);
+  StatusCall::Await(server->context_);
+  return server;
+}
+
+Status RpcServer::Bind() {
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(address_.grpc, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&context_.service);
+  const uint64_t prompt_bytes = uint64_t{kPromptBytesPerToken} * context_.services.context_tokens;
+  builder.SetMaxReceiveMessageSize(
+      static_cast<int>(std::min(kMaxMessageBytes, prompt_bytes + kMessageSlack)));
+  builder.SetMaxSendMessageSize(static_cast<int>(kMaxMessageBytes));
+  builder.SetResourceQuota(grpc::ResourceQuota("thimble").Resize(kQuotaBytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             static_cast<int>(context_.max_streams));
+  // Without it a second daemon would share the port instead of being refused.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, kConnectionBuffer);
+  builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, kConnectionBuffer);
+  builder.AddChannelArgument(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 256);
+  builder.AddChannelArgument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 4 * kConnectionBuffer);
+  queue_ = builder.AddCompletionQueue();
+  context_.queue = queue_.get();
+  const mode_t mask = ::umask(0117);  // the socket is for its owner and its group
+  server_ = builder.BuildAndStart();
+  ::umask(mask);
+  if (server_ == nullptr || port == 0) {
+    return UnavailableError("listen on " + address_.grpc +
+                            ": gRPC could not bind it (its own message is in the log)");
+  }
+  return {};
+}
+
+RpcServer::~RpcServer() {
+  if (server_ != nullptr) {
+    if (context_.stopping.empty()) BeginShutdown("the daemon is stopping");
+    if (!drained()) CancelAll();
+    while (!drained()) Poll(std::chrono::milliseconds(100));
+    server_->Shutdown();  // all is over: returns at once
+  }
+  if (queue_ != nullptr) {
+    queue_->Shutdown();
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue_->Next(&tag, &ok)) static_cast<Tag*>(tag)->Complete(ok);
+  }
+}
+
+size_t RpcServer::Poll(std::chrono::milliseconds wait) {
+  gpr_timespec deadline = gpr_time_0(GPR_CLOCK_MONOTONIC);  // long past: do not sleep
+  if (wait.count() > 0) {
+    deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                            gpr_time_from_millis(wait.count(), GPR_TIMESPAN));
+  }
+  for (size_t n = 0; n < kMaxBatch; ++n) {
+    void* tag = nullptr;
+    bool ok = false;
+    if (queue_->AsyncNext(&tag, &ok, deadline) != grpc::CompletionQueue::GOT_EVENT) return n;
+    static_cast<Tag*>(tag)->Complete(ok);
+    deadline = gpr_time_0(GPR_CLOCK_MONOTONIC);
+  }
+  return kMaxBatch;
+}
+
+void RpcServer::BeginShutdown(const std::string& why) {
+  if (!context_.stopping.empty()) return;
+  context_.stopping = why;
+  grpc_server_shutdown_and_notify(server_->c_server(), queue_->cq(), &shutdown_tag_);
+}
+
+void RpcServer::CancelAll() { grpc_server_cancel_all_calls(server_->c_server()); }
+
+void QuietGrpcLog() {
+  gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+  gpr_set_log_function([](gpr_log_func_args* args) {
+    if (args->severity != GPR_LOG_SEVERITY_ERROR) return;
+    LogLine(LogLevel::kWarning, "grpc").Add("message", args->message);
+  });
+}
+
+}  // namespace thimble

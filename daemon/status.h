@@ -1,0 +1,51 @@
+// What the daemon is and does now, as plain numbers: filled by the engine, told over gRPC (and to
+// whoever else asks) by the serving code. Memory: some strings while it is told.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "daemon/ceiling/ceiling.h"
+#include "daemon/queue/scheduler.h"
+
+namespace thimble {
+
+struct DaemonStatus {
+  std::string version;
+  std::string model_name;
+  std::string architecture;
+  uint64_t model_bytes = 0;
+  uint32_t context_tokens = 0;
+  double uptime_seconds = 0;
+
+  uint64_t ceiling_bytes = 0;  // 0: none
+  std::string enforcement;
+  std::string control_group;
+  CeilingUsage memory;
+
+  uint64_t plan_peak_bytes = 0;
+  uint64_t arena_peak_bytes = 0;
+  uint64_t resident_bytes = 0;
+  std::string granularity;
+  uint32_t groups = 0;
+  std::string stage;
+
+  SchedulerStatus requests;
+  uint64_t prefix_hit_tokens = 0;
+
+  std::string reader;
+  std::vector<std::string> reader_refusals;
+  uint64_t flash_bytes_read = 0;
+  double flash_stall_seconds = 0;
+  uint64_t stage_bytes_written = 0;
+  std::vector<std::string> notes;
+};
+
+class StatusSource {
+ public:
+  virtual ~StatusSource() = default;
+  [[nodiscard]] virtual DaemonStatus Describe() const = 0;
+};
+
+}  // namespace thimble

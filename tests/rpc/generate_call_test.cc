@@ -1,0 +1,271 @@
+#include "daemon/rpc/generate_call.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "client/client.h"
+#include "tests/rpc/fakes.h"
+
+namespace thimble {
+namespace {
+
+v1::GenerateRequest Request(uint32_t max_tokens = 3) {
+  v1::GenerateRequest request;
+  request.set_prompt("Once");
+  request.set_max_tokens(max_tokens);
+  return request;
+}
+
+Client Connected(const FakeDaemon& daemon) {
+  Result<Client> client = Client::Connect(daemon.address());
+  EXPECT_TRUE(client.ok()) << client.status().ToString();
+  return std::move(client).value();
+}
+
+Status Collect(const FakeDaemon& daemon, const v1::GenerateRequest& request,
+               std::vector<v1::GenerateEvent>* events) {
+  Client client = Connected(daemon);
+  grpc::ClientContext context;
+  return client.Generate(request, context, [events](const v1::GenerateEvent& event) {
+    events->push_back(event);
+    return true;
+  });
+}
+
+TEST(GenerateCall, StreamsEventsInOrder) {
+  FakeDaemon daemon;
+  daemon.scheduler.tail = "end";
+  daemon.Start();
+  std::vector<v1::GenerateEvent> events;
+  v1::GenerateRequest request = Request();
+  request.mutable_sampling()->set_seed(42);
+  const Status status = Collect(daemon, request, &events);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  ASSERT_EQ(events.size(), 7);
+  EXPECT_EQ(events[0].queued().position(), 1);
+  EXPECT_EQ(events[1].started().prompt_tokens(), 4);
+  EXPECT_EQ(events[1].started().seed(), 42);
+  EXPECT_EQ(events[2].prompt_progress().total(), 4);
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(events[3 + i].token().index(), i);
+    EXPECT_EQ(events[3 + i].token().text(), "x");
+    EXPECT_EQ(events[3 + i].token().raw(), "");
+    EXPECT_FLOAT_EQ(events[3 + i].token().log_probability(), -0.5F);
+  }
+  EXPECT_EQ(events[6].done().reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(events[6].done().generated_tokens(), 3);
+  EXPECT_EQ(events[6].done().tail(), "end");
+}
+
+TEST(GenerateCall, BytesThatAreNotUtf8ArriveAsRawBesideTheReplacement) {
+  FakeDaemon daemon;
+  daemon.scheduler.text = "a\xff";
+  daemon.Start();
+  std::vector<v1::GenerateEvent> events;
+  ASSERT_TRUE(Collect(daemon, Request(1), &events).ok());
+  ASSERT_EQ(events.size(), 5);
+  EXPECT_EQ(events[3].token().text(), "a\xef\xbf\xbd");
+  EXPECT_EQ(events[3].token().raw(), "a\xff");
+}
+
+TEST(GenerateCall, PassesFieldsToTheScheduler) {
+  FakeDaemon daemon;
+  daemon.Start();
+  v1::GenerateRequest request = Request(2);
+  request.set_request_id("name");
+  request.add_stop("END");
+  request.set_ignore_eos(true);
+  request.set_detach(true);
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_sampling()->set_top_k(7);
+  request.mutable_sampling()->set_top_p(0.5F);
+  request.mutable_sampling()->set_min_p(0.25F);
+  request.mutable_sampling()->set_repeat_penalty(1.5F);
+  request.mutable_sampling()->set_repeat_last_n(9);
+  request.mutable_sampling()->set_presence_penalty(-1);
+  request.mutable_sampling()->set_frequency_penalty(2);
+  std::vector<v1::GenerateEvent> events;
+  ASSERT_TRUE(Collect(daemon, request, &events).ok());
+  ASSERT_TRUE(Collect(daemon, request, &events).ok());
+  request.clear_request_id();
+  ASSERT_TRUE(Collect(daemon, request, &events).ok());
+  ASSERT_TRUE(Collect(daemon, request, &events).ok());
+  ASSERT_TRUE(daemon.Stop().ok());
+  const std::vector<GenerationRequest>& seen = daemon.scheduler.seen;
+  ASSERT_EQ(seen.size(), 4);
+  EXPECT_EQ(seen[0].name, "name");
+  EXPECT_EQ(seen[0].prompt, (std::vector<TokenId>{'O', 'n', 'c', 'e'}));
+  EXPECT_EQ(seen[0].max_tokens, 2);
+  EXPECT_EQ(seen[0].stop, std::vector<std::string>{"END"});
+  EXPECT_TRUE(seen[0].ignore_eos);
+  EXPECT_TRUE(seen[0].detach);
+  EXPECT_EQ(seen[0].sampling.temperature, 0);
+  EXPECT_EQ(seen[0].sampling.top_k, 7);
+  EXPECT_EQ(seen[0].sampling.top_p, 0.5F);
+  EXPECT_EQ(seen[0].sampling.min_p, 0.25F);
+  EXPECT_EQ(seen[0].sampling.repeat_penalty, 1.5F);
+  EXPECT_EQ(seen[0].sampling.repeat_last_n, 9);
+  EXPECT_EQ(seen[0].sampling.presence_penalty, -1);
+  EXPECT_EQ(seen[0].sampling.frequency_penalty, 2);
+  // Without a seed: the same again for the same name, else a new one each time.
+  EXPECT_EQ(seen[0].sampling.seed, seen[1].sampling.seed);
+  EXPECT_NE(seen[2].sampling.seed, seen[3].sampling.seed);
+}
+
+TEST(GenerateCall, EveryBadFieldIsNamedWithItsRange) {
+  FakeDaemon daemon;
+  daemon.Start();
+  struct Case {
+    void (*spoil)(v1::GenerateRequest& request);
+    std::string message;
+    StatusCode code = StatusCode::kInvalidArgument;
+  };
+  const std::vector<Case> cases = {
+      {[](v1::GenerateRequest& r) { r.clear_prompt(); }, "prompt or tokens: one of them"},
+      {[](v1::GenerateRequest& r) { r.set_prompt(""); }, "prompt: it gives no tokens"},
+      {[](v1::GenerateRequest& r) { r.set_prompt(std::string(64 * 512 + 1, 'a')); },
+       "prompt of 32769 bytes: at most 32768", StatusCode::kOutOfRange},
+      {[](v1::GenerateRequest& r) { r.mutable_tokens(); }, "tokens: at least one id"},
+      {[](v1::GenerateRequest& r) { r.mutable_tokens()->add_ids(256); },
+       "tokens[0] 256: from 0 to 255"},
+      {[](v1::GenerateRequest& r) { r.mutable_tokens()->add_ids(-1); },
+       "tokens[0] -1: from 0 to 255"},
+      {[](v1::GenerateRequest& r) { r.set_max_tokens(0); }, "max_tokens 0: from 1 to 512"},
+      {[](v1::GenerateRequest& r) { r.set_max_tokens(513); }, "max_tokens 513: from 1 to 512"},
+      {[](v1::GenerateRequest& r) { r.add_stop(""); }, "stop string of 0 bytes: from 1 to 256"},
+      {[](v1::GenerateRequest& r) { r.add_stop(std::string(257, 'a')); }, "of 257 bytes"},
+      {[](v1::GenerateRequest& r) {
+         for (int i = 0; i < 9; ++i) r.add_stop("a");
+       },
+       "stop with 9 strings: at most 8"},
+      {[](v1::GenerateRequest& r) { r.set_request_id(std::string(129, 'a')); },
+       "request_id of 129 bytes: at most 128"},
+      {[](v1::GenerateRequest& r) { r.mutable_sampling()->set_temperature(-1); }, "temperature"},
+  };
+  for (const Case& bad : cases) {
+    v1::GenerateRequest request = Request();
+    bad.spoil(request);
+    std::vector<v1::GenerateEvent> events;
+    const Status status = Collect(daemon, request, &events);
+    EXPECT_EQ(status.code(), bad.code) << bad.message << ": " << status.ToString();
+    EXPECT_NE(status.message().find(bad.message), std::string::npos)
+        << bad.message << ": " << status.ToString();
+    EXPECT_TRUE(events.empty()) << bad.message;
+  }
+  std::vector<v1::GenerateEvent> events;
+  EXPECT_TRUE(Collect(daemon, Request(), &events).ok()) << "the daemon goes on";
+}
+
+TEST(GenerateCall, TheSchedulersRefusalIsPassedOn) {
+  FakeDaemon daemon;
+  daemon.scheduler.max_requests = 0;
+  daemon.Start();
+  std::vector<v1::GenerateEvent> events;
+  const Status status = Collect(daemon, Request(), &events);
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "the queue is full: 0 requests wait");
+}
+
+TEST(GenerateCall, MoreCallsThanTheBoundAreRefused) {
+  FakeDaemon daemon;
+  daemon.options.max_streams = 2;
+  daemon.scheduler.paused = true;
+  daemon.Start();
+  std::vector<std::thread> threads;
+  grpc::ClientContext contexts[2];
+  for (grpc::ClientContext& context : contexts) {
+    threads.emplace_back([&daemon, &context] {
+      Client client = Connected(daemon);
+      (void)client.Generate(Request(), context, [](const v1::GenerateEvent&) { return true; });
+    });
+  }
+  ASSERT_TRUE(WaitUntil([&] { return daemon.scheduler.live == 2; }));
+  std::vector<v1::GenerateEvent> events;
+  const Status status = Collect(daemon, Request(), &events);
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("2 calls are open"), std::string::npos) << status.ToString();
+  for (grpc::ClientContext& context : contexts) context.TryCancel();
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(GenerateCall, ACancelReachesTheSchedulerAndLeavesNothing) {
+  FakeDaemon daemon;
+  daemon.Start();
+  Client client = Connected(daemon);
+  grpc::ClientContext context;
+  uint32_t tokens = 0;
+  const Status status = client.Generate(Request(512), context, [&](const v1::GenerateEvent& event) {
+    tokens += event.has_token() ? 1 : 0;
+    return tokens < 3;
+  });
+  EXPECT_EQ(status.code(), StatusCode::kCancelled);
+  // All 512 may have been computed before the cancel arrived; then nothing was left to cancel.
+  EXPECT_TRUE(WaitUntil([&] { return daemon.scheduler.live == 0; }));
+  EXPECT_TRUE(daemon.Stop().ok());
+}
+
+TEST(GenerateCall, AWaitingClientThatDisconnectsIsNoticed) {
+  FakeDaemon daemon;
+  daemon.scheduler.paused = true;
+  daemon.Start();
+  grpc::ClientContext context;
+  std::thread waiting([&] {
+    Client client = Connected(daemon);
+    (void)client.Generate(Request(), context, [](const v1::GenerateEvent&) { return true; });
+  });  // the connection goes with the thread
+  ASSERT_TRUE(WaitUntil([&] { return daemon.scheduler.live == 1; }));
+  context.TryCancel();
+  waiting.join();
+  EXPECT_TRUE(WaitUntil([&] { return daemon.scheduler.gone == 1; }));
+  EXPECT_EQ(daemon.scheduler.live, 0);
+}
+
+TEST(GenerateCall, ADeadlineCancels) {
+  FakeDaemon daemon;
+  daemon.scheduler.paused = true;
+  daemon.Start();
+  Client client = Connected(daemon);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  const Status status =
+      client.Generate(Request(), context, [](const v1::GenerateEvent&) { return true; });
+  EXPECT_EQ(status.code(), StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(WaitUntil([&] { return daemon.scheduler.gone == 1; }));
+}
+
+TEST(GenerateCall, ASlowReaderHoldsUpItsOwnRequestOnly) {
+  FakeDaemon daemon;
+  daemon.scheduler.text = std::string(16384, 'x');  // 512 of them are 8 MiB
+  daemon.Start();
+  std::atomic<bool> read_on = false;
+  std::atomic<bool> started = false;
+  uint32_t received = 0;
+  Status slow;
+  std::thread reader([&] {
+    Client client = Connected(daemon);
+    grpc::ClientContext context;
+    slow = client.Generate(Request(512), context, [&](const v1::GenerateEvent& event) {
+      received += event.has_token() ? 1 : 0;
+      started = true;
+      return WaitUntil([&] { return read_on.load(); }, 60);
+    });
+  });
+  ASSERT_TRUE(WaitUntil([&] { return started.load(); }));
+  // It stalls well before the end: flow control and 16 events are all that is buffered for it.
+  uint64_t before = 0;
+  ASSERT_TRUE(WaitUntil([&] {
+    before = daemon.scheduler.tokens;
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return before > 0 && daemon.scheduler.tokens == before;
+  }));
+  EXPECT_LT(before, 300);
+  std::vector<v1::GenerateEvent> events;
+  EXPECT_TRUE(Collect(daemon, Request(20), &events).ok()) << "others go on";
+  read_on = true;
+  reader.join();
+  EXPECT_TRUE(slow.ok()) << slow.ToString();
+  EXPECT_EQ(received, 512) << "and nothing is lost";
+}
+
+}  // namespace
+}  // namespace thimble
