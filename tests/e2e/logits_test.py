@@ -23,8 +23,10 @@ from gguf_numpy import FLOAT32, STRING, TYPES, UINT32
 ABSOLUTE = {"F32": 5e-3, "F16": 1e-2, "BF16": 5e-2}
 # For quantized weights, whose activations may be rounded to 8 bits.
 MEAN_KL = 1e-3
-SAME_TOP = 28
-ROWS = 31
+# The same likeliest token in 28 of 31 positions; counted over four times as many, since one model's near ties
+# are chance.
+SAME_TOP = 28 / 31
+ROWS = 124
 
 
 class Checker:
@@ -68,7 +70,7 @@ class Checker:
                         f"{name}: worst difference {worst:.1e}, allowed {ABSOLUTE[type_name]:.0e}")
             return
         kl, top = forward.mean_kl(exact, ours), forward.same_top(exact, ours)
-        self.report(kl < MEAN_KL and top >= SAME_TOP * len(ids) / ROWS,
+        self.report(kl < MEAN_KL and top >= SAME_TOP * len(ids),
                     f"{name}: mean KL {kl:.1e}, allowed {MEAN_KL:.0e}; same top in {top} of {len(ids)}")
 
 
