@@ -201,7 +201,7 @@ void SchedulerWorld::Restart() {
   volatile_options.sync_commits = false;
   cache_env = Take(LmdbEnv::Open(directory_ + "/cache", volatile_options), "open the cache");
   journal = Take(Journal::Open(*journal_env), "journal");
-  kv = Take(KvCache::Open(*cache_env, model.fingerprint, KvShape{1, 1, 4}, 16 << 20), "kv");
+  kv = Take(KvCache::Open(*cache_env, model.fingerprint, kv_shape, 16 << 20), "kv");
   store = Take(StageStore::Open(*cache_env), "store");
   runner = std::make_unique<FakeRunner>(*kv);
   if (set_up_runner) set_up_runner(*runner);

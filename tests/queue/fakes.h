@@ -114,6 +114,7 @@ class SchedulerWorld {
   double now = 100;                                // the clock, one millisecond more at each look
   std::function<void(FakeRunner&)> set_up_runner;  // at each start
   uint64_t cache_map_bytes = 64 << 20;
+  KvShape kv_shape{1, 1, 4};
   uint64_t journal_map_bytes = 16 << 20;
 
   std::unique_ptr<LmdbEnv> journal_env;

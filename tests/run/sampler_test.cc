@@ -174,14 +174,14 @@ TEST(Philox, MatchesTheKnownAnswersOfItsAuthors) {
 
 TEST_F(SamplerTest, AgreesWithAFullSortForEveryCombinationOfOptions) {
   std::mt19937 random(7);
-  const size_t kVocab = 5000;  // three pieces of the store
+  const size_t kVocab = 4100;  // three pieces of the store
   std::vector<int32_t> history;
   for (int i = 0; i < 200; ++i) history.push_back(static_cast<int32_t>(random() % 300));
   uint32_t index = 0;
   for (const bool ties : {false, true}) {
     const std::vector<float> logits = RandomLogits(kVocab, random, ties);
-    for (const float temperature : {0.0F, 0.5F, 1.0F, 7.0F}) {
-      for (const uint32_t top_k : {0U, 1U, 40U, 1024U, 1025U, 3000U, 5000U, 4000000000U}) {
+    for (const float temperature : {0.0F, 0.5F, 7.0F}) {
+      for (const uint32_t top_k : {0U, 1U, 40U, 1024U, 1025U, 4000000000U}) {
         for (const float top_p : {0.05F, 0.95F, 1.0F}) {
           for (const float min_p : {0.0F, 0.05F, 1.0F}) {
             for (const bool penalties : {false, true}) {
@@ -197,7 +197,7 @@ TEST_F(SamplerTest, AgreesWithAFullSortForEveryCombinationOfOptions) {
                 o.presence_penalty = 0.5F;
                 o.frequency_penalty = -0.25F;
                 o.repeat_last_n = 100;
-                banned = {4999, 0, 17};
+                banned = {4099, 0, 17};
               }
               const std::string what =
                   "k=" + std::to_string(top_k) + " p=" + std::to_string(top_p) +
