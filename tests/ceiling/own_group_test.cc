@@ -286,7 +286,7 @@ TEST(OwnGroup, OnV1SetsMemoryAndSwapInTheOrderTheKernelTakes) {
       const auto own = OwnGroup::Make(fs, parent, 32 * kMiB);
       ASSERT_TRUE(own.ok()) << own.status().ToString();
       EXPECT_EQ(fs.memory_, 32 * kMiB);
-      EXPECT_EQ(fs.memory_and_swap_, has_swap ? 33 * kMiB : UINT64_MAX);
+      EXPECT_EQ(fs.memory_and_swap_, has_swap ? 36 * kMiB : UINT64_MAX);
       EXPECT_THAT(fs.writes_, testing::Contains("memory.swappiness=0"));
       EXPECT_EQ(fs.writes_[fs.writes_.size() - 2], "cgroup.procs=" + std::to_string(::getpid()));
       EXPECT_EQ(fs.writes_.back(), "memory.max_usage_in_bytes=0");
