@@ -24,6 +24,12 @@ inline constexpr bool kVnni = true;
 #else
 inline constexpr bool kVnni = false;
 #endif
+#undef THIMBLE_KERNELS_512
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+#define THIMBLE_KERNELS_512 1
+#else
+#define THIMBLE_KERNELS_512 0
+#endif
 inline constexpr uint8_t kSignFlip = kVnni ? 0x80 : 0;
 inline constexpr int kSignedOffset = kVnni ? 128 : 0;
 
@@ -57,6 +63,8 @@ struct BlockShape {
   static constexpr size_t kGroup = kGroupV;
   static constexpr bool kHasMin = kHasMinV;
   static constexpr bool kSigned = kSignedV;
+  // Whether one row's products may take 64 values at a time straight from the blocks (Load64).
+  static constexpr bool kStreams = false;
   static constexpr int kOffset = kSignedV ? kSignedOffset : kOffsetV;
 };
 
@@ -146,6 +154,18 @@ HWY_INLINE void AddFifthBits(const uint8_t* bits, uint8_t* q) {
 #endif
 }
 
+#if THIMBLE_KERNELS_512
+// (low 256 bits: v >> a, high 256 bits: v >> b), in 16-bit lanes; the caller masks.
+template <int kLow, int kHigh>
+HWY_INLINE __m512i ShiftHalves(__m512i v) {
+  const __m512i counts = _mm512_inserti64x4(_mm512_set1_epi16(kLow), _mm256_set1_epi16(kHigh), 1);
+  return _mm512_srlv_epi16(v, counts);
+}
+HWY_INLINE __m512i Both256(const uint8_t* from) {
+  return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+#endif
+
 template <>
 struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
@@ -153,6 +173,22 @@ struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
     Map32(block + 2, tile.q[o] + b * kBlock,
           [](VPart v) HWY_ATTR { return hn::Xor(v, hn::Set(DPart(), kSignFlip)); });
   }
+  static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+  }
+#if THIMBLE_KERNELS_512
+  static constexpr bool kStreams = true;
+  // Values [column, column + 64) of a row's blocks; the last 32 are zero bits unless `whole`.
+  static HWY_INLINE __m512i Load64(const uint8_t* row, size_t column, bool whole) {
+    const uint8_t* at = row + column / kBlock * kBytes + 2;
+    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+    if (whole) {
+      v = _mm512_inserti64x4(v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + kBytes)),
+                             1);
+    }
+    return _mm512_xor_si512(v, _mm512_set1_epi8(static_cast<char>(kSignFlip)));
+  }
+#endif
 };
 
 template <>
@@ -161,6 +197,26 @@ struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, false> {
     tile.d[b][o] = LoadU16(block);
     UnpackNibbles(block + 2, tile.q[o] + b * kBlock);
   }
+  static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
+    tile.d[b][o] = LoadU16(block);
+  }
+#if THIMBLE_KERNELS_512
+  static constexpr bool kStreams = true;
+  static HWY_INLINE __m512i Load64(const uint8_t* row, size_t column, bool whole) {
+    const uint8_t* at = row + column / kBlock * kBytes + 2;
+    __m256i v = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    if (whole) {
+      v = _mm256_inserti128_si256(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + kBytes)),
+                                  1);
+    }
+    // Blocks of 128 bits [a, a, b, b], the second of each pair shifted to its high nibbles.
+    const __m512i wide = _mm512_castsi256_si512(v);
+    const __m512i both = _mm512_shuffle_i64x2(wide, wide, 0x50);
+    const __m512i counts = _mm512_set_epi64(0x0004000400040004, 0x0004000400040004, 0, 0,
+                                            0x0004000400040004, 0x0004000400040004, 0, 0);
+    return _mm512_and_si512(_mm512_srlv_epi16(both, counts), _mm512_set1_epi8(15));
+  }
+#endif
 };
 
 template <>
@@ -317,6 +373,18 @@ struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
       Map32(nibbles, q + 32, [](VPart v) HWY_ATTR { return Bits<4>(v, 15); });
     }
   }
+  static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block);
+    tile.m[0][o] = LoadU16(block + 2);
+    UnpackSixBits(block + 4, o, tile);
+  }
+#if THIMBLE_KERNELS_512
+  static constexpr bool kStreams = true;
+  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column, bool /*whole*/) {
+    const __m512i v = ShiftHalves<0, 4>(Both256(block + 16 + column / 2));
+    return _mm512_and_si512(v, _mm512_set1_epi8(15));
+  }
+#endif
 };
 
 // d, dmin, scales[12], qh[32], qs[128]: Q4_K with a fifth bit, bit j of qh[i] for value 32 j + i.
@@ -366,35 +434,62 @@ struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
             [](VPart v, VPart h) HWY_ATTR { return hn::Or(Bits<4>(v, 15), Bits<2>(h, 48)); });
     }
   }
+  static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
+    tile.d[0][o] = LoadU16(block + 208);
+    std::memcpy(tile.sub_scale[o], block + 192, 16);
+  }
+#if THIMBLE_KERNELS_512
+  static constexpr bool kStreams = true;
+  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column, bool /*whole*/) {
+    const size_t half = column / 128;
+    const __m512i low = _mm512_loadu_si512(block + half * 64);
+    const __m512i high = Both256(block + 128 + half * 32);
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const __m512i pair = _mm512_set1_epi8(48);
+    if (column % 128 == 0) {
+      const __m512i up = _mm512_slli_epi16(high, 4);
+      return _mm512_or_si512(_mm512_and_si512(low, nibble),
+                             _mm512_and_si512(ShiftHalves<0, 2>(up), pair));
+    }
+    return _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(low, 4), nibble),
+                           _mm512_and_si512(ShiftHalves<0, 2>(high), pair));
+  }
+#endif
 };
 
-// One tile: outputs [0, n_outputs) of rows row_bytes apart, the blocks of 32 [0, n_blocks) from
-// `weights` on. Outputs beyond n_outputs keep what the tile held; their results are not used.
-template <TensorType kType>
-HWY_INLINE void UnpackTile(const uint8_t* weights, size_t row_bytes, size_t n_outputs,
-                           size_t n_blocks, Tile& tile) {
-  using Shape = Block<kType>;
-  if constexpr (Shape::kElements == kBlock) {
-    for (size_t o = 0; o < n_outputs; ++o) {
-      const uint8_t* row = weights + o * row_bytes;
-      // Rows of a tile follow each other in memory and so do tiles: fetch the same place one tile
-      // on.
-      const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
-      for (size_t byte = 0; byte < Shape::kBytes * kTileBlocks; byte += 64) {
-        hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));
-      }
-      for (size_t b = 0; b < n_blocks; ++b) Shape::Unpack(row + b * Shape::kBytes, o, b, tile);
-    }
-  } else {
-    for (size_t o = 0; o < n_outputs; ++o) {
-      const uint8_t* row = weights + o * row_bytes;
-      const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
-      for (size_t byte = 0; byte < Shape::kBytes; byte += 64) {
-        hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));
-      }
-      Shape::Unpack(row, o, 0, tile);
+// Rows of a tile follow each other in memory and so do tiles: fetch the same place one tile on.
+template <class Shape>
+HWY_INLINE void PrefetchNextTile(const uint8_t* row, size_t row_bytes) {
+  const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
+  HWY_UNROLL(8)
+  for (size_t byte = 0; byte < Shape::kBytes * (kTileColumns / Shape::kElements); byte += 64) {
+    hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));
+  }
+}
+
+// Calls body(block, o, b) for the blocks of a tile: outputs [0, n_outputs) of rows row_bytes apart,
+// the blocks of 32 [0, n_blocks) from `weights` on.
+template <class Shape, class Body>
+HWY_INLINE void ForEachBlock(const uint8_t* weights, size_t row_bytes, size_t n_outputs,
+                             size_t n_blocks, Body body) {
+  for (size_t o = 0; o < n_outputs; ++o) {
+    const uint8_t* row = weights + o * row_bytes;
+    PrefetchNextTile<Shape>(row, row_bytes);
+    if constexpr (Shape::kElements == kBlock) {
+      for (size_t b = 0; b < n_blocks; ++b) body(row + b * Shape::kBytes, o, b);
+    } else {
+      body(row, o, size_t{0});
     }
   }
+}
+
+// Outputs beyond n_outputs keep what the tile held; their results are not used.
+template <class Shape>
+HWY_INLINE void UnpackTile(const uint8_t* weights, size_t row_bytes, size_t n_outputs,
+                           size_t n_blocks, Tile& tile) {
+  ForEachBlock<Shape>(weights, row_bytes, n_outputs, n_blocks,
+                      [&tile](const uint8_t* block, size_t o, size_t b)
+                          HWY_ATTR { Shape::Unpack(block, o, b, tile); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -138,17 +138,17 @@ HWY_INLINE void TransposeWords(V a, V b, V c, V d, V* out) {
   out[3] = hn::BitCast(du, hn::InterleaveUpper(d64, ab_high, cd_high));
 }
 
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+#if THIMBLE_KERNELS_512
 
 // 128-bit blocks: [a0, a2, b0, b2] and [a1, a3, b1, b3].
 HWY_INLINE __m512i EvenBlocks(__m512i a, __m512i b) { return _mm512_shuffle_i32x4(a, b, 0x88); }
 HWY_INLINE __m512i OddBlocks(__m512i a, __m512i b) { return _mm512_shuffle_i32x4(a, b, 0xDD); }
 
-// isums[g][o] = the sum over group g of tile.q[o] * x. Reads x in whole 64 bytes: a prepared row
-// has that room after its values.
-template <size_t kGroup, bool kSigned>
-HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
-                          int32_t (*isums)[kTileOutputs]) {
+// isums[g][o] = the sum over group g of w(o) * x, where load(o, column) is 64 weights of output o.
+// Reads x in whole 64 bytes: a prepared row has that room after its values.
+template <size_t kGroup, bool kSigned, class Load>
+HWY_INLINE void GroupSumsOf(Load load, const int8_t* x, size_t n_blocks,
+                            int32_t (*isums)[kTileOutputs]) {
   const DI di;
   const DBytes d8;
   for (size_t column = 0; column < n_blocks * kBlock; column += 64) {
@@ -159,7 +159,7 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
       VI sums[4];
       HWY_UNROLL(16)
       for (size_t j = 0; j < 4; ++j) {
-        const VBytes w = hn::LoadU(d8, tile.q[4 * i + j] + column);
+        const VBytes w = load(4 * i + j, column);
         sums[j] = DotQuads<kSigned>(hn::Zero(di), w, vx);
       }
       four[i] = SumFour(sums[0], sums[1], sums[2], sums[3]);
@@ -182,6 +182,14 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
       hn::Store(VI{OddBlocks(odd01, odd23)}, di, to + 48);
     }
   }
+}
+
+template <size_t kGroup, bool kSigned>
+HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
+                          int32_t (*isums)[kTileOutputs]) {
+  GroupSumsOf<kGroup, kSigned>([&tile](size_t o, size_t column)
+                                   HWY_ATTR { return hn::LoadU(DBytes(), tile.q[o] + column); },
+                               x, n_blocks, isums);
 }
 
 // tile.packed from tile.q.

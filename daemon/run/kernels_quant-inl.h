@@ -72,9 +72,8 @@ HWY_NOINLINE void PrepareQ8(const float* x, size_t columns, void* out) {
 }
 
 // d, m and the K types' small integers to scale and min, by group.
-template <TensorType kType>
+template <class Shape>
 HWY_INLINE void ExpandScales(size_t n_blocks, Tile& tile) {
-  using Shape = Block<kType>;
   const DF df;
   const DI di;
   const size_t lanes = hn::Lanes(df);
@@ -136,14 +135,13 @@ HWY_INLINE int GroupSum(const int16_t* sum, size_t g) {
   }
 }
 
-// One row by the tile as unpacked: the sums of each output are reduced across lanes.
+// One row: its sums, by group and output, through the float operations.
 template <class Shape>
-HWY_INLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, float* acc) {
+HWY_INLINE void AddSums(const Tile& tile, const RowView& x, size_t n_blocks,
+                        const int32_t (*isums)[kTileOutputs], float* acc) {
   const DF df;
   const DI di;
   const size_t lanes = hn::Lanes(df);
-  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
-  GroupSums<Shape::kGroup, Shape::kSigned>(tile, x.q, n_blocks, isums);
   const size_t n_groups = n_blocks * kBlock / Shape::kGroup;
   for (size_t o = 0; o < kTileOutputs; o += lanes) {
     VF sum = hn::Load(df, acc + o);
@@ -156,6 +154,35 @@ HWY_INLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, floa
     hn::Store(sum, df, acc + o);
   }
 }
+
+// One row by the tile as unpacked: the sums of each output are reduced across lanes.
+template <class Shape>
+HWY_INLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, float* acc) {
+  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
+  GroupSums<Shape::kGroup, Shape::kSigned>(tile, x.q, n_blocks, isums);
+  AddSums<Shape>(tile, x, n_blocks, isums, acc);
+}
+
+#if THIMBLE_KERNELS_512
+// One row by 16 outputs whose values go from the blocks to the products without a stop in the tile.
+template <class Shape>
+HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, const RowView& x,
+                          size_t n_blocks, Tile& tile, float* acc) {
+  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
+  // The small integers first: their loads and stores overlap the products.
+  ForEachBlock<Shape>(weights, row_bytes, kTileOutputs, n_blocks,
+                      [&tile](const uint8_t* block, size_t o, size_t b)
+                          HWY_ATTR { Shape::Scales(block, o, b, tile); });
+  const size_t columns = n_blocks * kBlock;
+  GroupSumsOf<Shape::kGroup, Shape::kSigned>(
+      [=](size_t o, size_t column) HWY_ATTR {
+        return VBytes{Shape::Load64(weights + o * row_bytes, column, column + 64 <= columns)};
+      },
+      x.q, n_blocks, isums);
+  ExpandScales<Shape>(n_blocks, tile);
+  AddSums<Shape>(tile, x, n_blocks, isums, acc);
+}
+#endif
 
 #if HWY_TARGET != HWY_SCALAR
 // kRows rows by the packed tile: each lane is an output, so nothing is reduced.
@@ -228,12 +255,25 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
     for (size_t row = 0; row < n_rows; row += kRowBatch) {
       const size_t rows = std::min(kRowBatch, n_rows - row);
-      std::memset(acc, 0, rows * sizeof(acc[0]));
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t i = 0; i < kTileOutputs; i += hn::Lanes(DF())) {
+          hn::Store(hn::Zero(DF()), DF(), acc[r] + i);
+        }
+      }
       for (size_t column = 0; column < columns; column += kTileColumns) {
         const size_t n_blocks = std::min(kTileColumns, columns - column) / kBlock;
         const uint8_t* from = w + o * row_bytes + column / Shape::kElements * Shape::kBytes;
-        UnpackTile<kType>(from, row_bytes, outputs, n_blocks, tile);
-        ExpandScales<kType>(n_blocks, tile);
+#if THIMBLE_KERNELS_512
+        if constexpr (Shape::kStreams) {
+          if (rows == 1 && outputs == kTileOutputs) {
+            const RowView view = ViewRow(x + row * x_stride_bytes, columns, column);
+            StreamRow<Shape>(from, row_bytes, view, n_blocks, tile, acc[0]);
+            continue;
+          }
+        }
+#endif
+        UnpackTile<Shape>(from, row_bytes, outputs, n_blocks, tile);
+        ExpandScales<Shape>(n_blocks, tile);
         for (size_t r = 0; r < rows; ++r) {
           views[r] = ViewRow(x + (row + r) * x_stride_bytes, columns, column);
         }
@@ -261,8 +301,8 @@ HWY_NOINLINE void DequantizeTiles(const uint8_t* row, size_t columns, float* out
   std::memset(&tile, 0, sizeof(tile));
   for (size_t column = 0; column < columns; column += kTileColumns) {
     const size_t n_blocks = std::min(kTileColumns, columns - column) / kBlock;
-    UnpackTile<kType>(row + column / Shape::kElements * Shape::kBytes, 0, 1, n_blocks, tile);
-    ExpandScales<kType>(n_blocks, tile);
+    UnpackTile<Shape>(row + column / Shape::kElements * Shape::kBytes, 0, 1, n_blocks, tile);
+    ExpandScales<Shape>(n_blocks, tile);
     for (size_t i = 0; i < n_blocks * kBlock; ++i) {
       const size_t g = i / Shape::kGroup;
       // On targets without VNNI a signed byte has no offset and is stored as it is.
