@@ -39,7 +39,8 @@ void RemoveLeftovers(CgroupFs& fs, const std::string& parent) {
     const auto [end, code] = std::from_chars(number.data(), number.data() + number.size(), pid);
     if (code != std::errc{} || end != number.data() + number.size() || pid <= 0) continue;
     const bool dead = ::kill(pid, 0) != 0 && errno == ESRCH;
-    if (dead || pid == ::getpid()) (void)fs.RemoveDirectory(parent + "/" + name);
+    if (dead || pid == ::getpid())
+      (void)fs.RemoveDirectory(std::string(parent).append("/").append(name));
   }
 }
 
@@ -147,14 +148,17 @@ Status OwnGroup::Write(const std::string& path, const std::string& text) {
 
 Status OwnGroup::MoveAll(const std::string& from, const std::string& to, unsigned* moved) {
   THIMBLE_ASSIGN_OR_RETURN(const std::string procs, fs_.Read(from + "/cgroup.procs"));
+  const std::string target = to + "/cgroup.procs";
   std::string_view rest = procs;
   while (!rest.empty()) {
     const size_t end = std::min(rest.find('\n'), rest.size());
     const std::string pid(rest.substr(0, end));
     rest.remove_prefix(std::min(end + 1, rest.size()));
-    const int error = fs_.Write(to + "/cgroup.procs", pid);
+    const int error = fs_.Write(target, pid);
     if (error == ESRCH) continue;
-    if (error != 0) return Refused(error, "write " + pid + " to " + to + "/cgroup.procs");
+    if (error != 0) {
+      return Refused(error, std::string("write ").append(pid).append(" to ").append(target));
+    }
     if (moved != nullptr) ++*moved;
   }
   return {};
