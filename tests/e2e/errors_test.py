@@ -57,7 +57,8 @@ def unknown_options_and_values_are_named(test):
                              (["--context", "0"], "--context"), (["--granularity", "tiny"], "tiny"),
                              (["--enforcement", "please"], "please"), (["--max-active", "-1"], "--max-active"),
                              (["--listen", "nonsense"], "nonsense")):
-        assert named in daemon_refuses(test, *FREE, *arguments), arguments
+        message = daemon_refuses(test, *arguments)
+        assert named in message, f"{arguments}: {message}"
     assert "frobnicate" in refused(test, test.thimble, "frobnicate")
     assert "--frobnicate" in refused(test, test.thimble, "status", "--frobnicate")
 

@@ -66,7 +66,7 @@ def a_llama_model_says_the_same_every_way(test):
 
 def company_changes_nothing(test):
     model = os.path.join(test.scratch, "llama.gguf")
-    make_model.make_llama(model, "Q8_0", seed=22, layers=4, context=1024)
+    make_model.make_llama(model, "Q8_0", seed=22, width=512, ffn=1024, layers=8, context=1024)
     alone = test.daemon(model=model, options=["--enforcement", "none"]).ready()
     reference = both(alone)
     alone.stop()
