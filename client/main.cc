@@ -106,6 +106,15 @@ int Run(int argc, char** argv) {
   AddLogits(app, logits);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    // CLI11 would say "A subcommand is required" without the word that is none.
+    const std::vector<std::string> words = app.remaining();
+    if (app.get_subcommands().empty() && !words.empty()) {
+      PrintError(InvalidArgumentError("\"" + words.front() + "\" is no command (see --help)"),
+                 false);
+      return kExitUsage;
+    }
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;  // prints the help or the error
   }

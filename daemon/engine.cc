@@ -187,7 +187,8 @@ DaemonStatus Engine::Describe() const {
   if (const size_t next = runner_->stage(); next < plan_.stages.size()) {
     const Stage& stage = plan_.stages[next];
     status.stage = StageKindName(stage.kind);
-    status.stage += " of layer " + std::to_string(stage.layer);
+    const bool in_layer = stage.kind > StageKind::kEmbed && stage.kind < StageKind::kFinalNorm;
+    if (in_layer) status.stage += " of layer " + std::to_string(stage.layer);
   }
   status.requests = scheduler_->status();
   status.prefix_hit_tokens = kv_->stats().prefix_hit_tokens;

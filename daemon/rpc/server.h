@@ -5,7 +5,8 @@
 // gRPC's own Server::Shutdown would block this thread while a stream lives; so the core's
 // grpc_server_shutdown_and_notify reports to our own queue while the loop goes on.
 // Called by: main, the event loop. Memory: gRPC's, held down by small buffers and a quota of 2 MiB
-// for all connections (measured idle: see docs), and the calls.
+// for all connections, and the calls. (An idle thimbled with the built-in model, everything
+// counted: 1.4 MB anonymous and 9.1 MB file-backed.)
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -68,7 +69,7 @@ class RpcServer {
 
   RpcServer(const RpcServerOptions& options, const RpcServices& services);
   Status Bind();
-  void ShutdownNotified(bool ok) { notified_ = ok || true; }
+  void ShutdownNotified(bool /*ok*/) { notified_ = true; }
 
   const ListenAddress address_;
   RpcContext context_;
