@@ -56,9 +56,10 @@ def unknown_options_and_values_are_named(test):
     for arguments, named in ((["--frobnicate"], "frobnicate"), (["--ram-ceiling", "banana"], "banana"),
                              (["--context", "0"], "--context"), (["--granularity", "tiny"], "tiny"),
                              (["--enforcement", "please"], "please"), (["--max-active", "-1"], "--max-active"),
-                             (["--listen", "nonsense"], "nonsense")):
+                             (["--reader", "aloud"], "aloud")):
         message = daemon_refuses(test, *arguments)
         assert named in message, f"{arguments}: {message}"
+    assert "nonsense" in refused(test, test.thimbled, "--listen", "nonsense")
     assert "frobnicate" in refused(test, test.thimble, "frobnicate")
     assert "--frobnicate" in refused(test, test.thimble, "status", "--frobnicate")
 

@@ -71,7 +71,7 @@ def company_changes_nothing(test):
     reference = both(alone)
     alone.stop()
     daemon = test.daemon(model=model, options=["--enforcement", "none", "--max-active", "4"]).ready()
-    others = [daemon.start_generate(text, "--max-tokens", 700, "--ignore-eos", "--temperature", 1, "--seed", 5)
+    others = [daemon.start_generate(text, "--max-tokens", 450, "--ignore-eos", "--temperature", 1, "--seed", 5)
               for text in OTHERS]
     for other in others:
         other.wait_for_tokens(1)
@@ -79,7 +79,7 @@ def company_changes_nothing(test):
     assert all(other.process.poll() is None for other in others), "the others ended too early to be company"
     beside = [other.finish().require() for other in others]
     for text, said in zip(OTHERS, beside):
-        again = daemon.generate(text, "--max-tokens", 700, "--ignore-eos", "--temperature", 1, "--seed", 5)
+        again = daemon.generate(text, "--max-tokens", 450, "--ignore-eos", "--temperature", 1, "--seed", 5)
         assert again.require().ids == said.ids, "one of the others had another text than alone"
     daemon.stop()
 
