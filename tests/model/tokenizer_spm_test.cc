@@ -10,7 +10,9 @@ namespace {
 
 using ::testing::ElementsAre;
 
+// U+2581, and with an a.
 #define SP "\xE2\x96\x81"
+constexpr const char* kSpA = SP "a";
 
 // <unk> <s> </s>, the 256 byte tokens (ids 3 to 258), then `more` from id 259 with their scores.
 VocabFile SpmVocab(const std::vector<std::string>& more, const std::vector<float>& more_scores,
@@ -40,7 +42,7 @@ VocabFile SpmVocab(const std::vector<std::string>& more, const std::vector<float
 constexpr int kFirst = 259;
 
 VocabFile Letters() {
-  return SpmVocab({SP, "a", "b", "c", "ab", "bc", SP "a", "<", "s", ">", "<s"},
+  return SpmVocab({SP, "a", "b", "c", "ab", "bc", kSpA, "<", "s", ">", "<s"},
                   {-9, -9, -9, -9, -2, -1, -3, -9, -9, -9, -1});
 }
 
@@ -99,7 +101,7 @@ TEST(SpmTokenizer, EveryByteStringComesBackExactly) {
   TokenizerUnderTest tokenizer(Letters().File());
   TokenizerUnderTest no_space(SpmVocab({"a", "aa"}, {-1, -2}).File());
   TokenizerUnderTest user_defined([] {
-    VocabFile builder = SpmVocab({SP, "a", SP "a", "  ", "<0x41>x"}, {-1, -1, -1, 0, 0});
+    VocabFile builder = SpmVocab({SP, "a", kSpA, "  ", "<0x41>x"}, {-1, -1, -1, 0, 0});
     std::vector<int32_t> kinds(kFirst + 5, 6);
     kinds[0] = 2;
     kinds[1] = kinds[2] = 3;
