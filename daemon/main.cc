@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "daemon/ceiling/program_pages.h"
 #include "daemon/config.h"
 #include "daemon/engine.h"
 #include "daemon/event_loop.h"
@@ -62,6 +63,9 @@ int Serve(const Config& config) {
   Status status;
   {
     EventLoop loop(engine.scheduler(), **server);
+    if (const Status kept = KeepProgramPages(); !kept.ok()) {
+      LogLine(LogLevel::kWarning, "ceiling").Add("note", kept.message());
+    }
     LogLine(LogLevel::kInfo, "ready").Add("listen", config.listen);
     SdNotify("READY=1");
     status = loop.Run();
@@ -74,7 +78,7 @@ int Serve(const Config& config) {
   server->reset();
   engine.Close();
   if (!status.ok()) return Fail(status);
-  LogLine(LogLevel::kInfo, "stopped");
+  LogLine(LogLevel::kInfo, "stopped").Add("exit_status", 0);
   return 0;
 }
 

@@ -1,6 +1,6 @@
-// The plan: stages, their grouping, and the place of every buffer in the arena, made once at start for
-// a given budget. It is the memory contract: peak_bytes is known before the first weight is read.
-// Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
+// The plan: stages, their grouping, and the place of every buffer in the arena, made once at start
+// for a given budget. It is the memory contract: peak_bytes is known before the first weight is
+// read. Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
 //
 // The arena:  [ring slot 0][ring slot 1][values and work of the running group][resident tiles]
 #pragma once
@@ -46,9 +46,7 @@ struct Group {
   uint64_t weight_bytes = 0;      // the most that one of its stages holds: two tiles, or less
   uint64_t activation_bytes = 0;  // values and work
   uint64_t kv_bytes = 0;          // a KV block
-  [[nodiscard]] uint64_t total_bytes() const {
-    return weight_bytes + activation_bytes + kv_bytes;
-  }
+  [[nodiscard]] uint64_t total_bytes() const { return weight_bytes + activation_bytes + kv_bytes; }
 };
 
 struct Plan {
@@ -63,9 +61,9 @@ struct Plan {
   uint64_t values_offset = 0;    // behind the two slots
   uint64_t resident_offset = 0;  // behind the largest group's values and work
   uint64_t resident_bytes = 0;
-  uint64_t peak_bytes = 0;       // of the arena
-  uint64_t model_bytes = 0;      // of all tiles: one pass with nothing resident
-  uint64_t pass_bytes = 0;       // of the tiles that are read in every pass
+  uint64_t peak_bytes = 0;   // of the arena
+  uint64_t model_bytes = 0;  // of all tiles: one pass with nothing resident
+  uint64_t pass_bytes = 0;   // of the tiles that are read in every pass
 };
 
 // RESOURCE_EXHAUSTED, with the smallest budget that would do, where the model does not fit.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint64_t kValueAlignment = 64;
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kLargestTile = kMiB;       // past this, flash reads get no faster
+constexpr uint64_t kLargestTile = kMiB;        // past this, flash reads get no faster
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
 // Tiles up to this size cost a read each and next to no RAM: they are made resident first.
 constexpr uint64_t kSmallTile = 32 * kKiB;
@@ -49,9 +49,8 @@ void PlaceGroup(const Model& model, const Plan& plan, Group* group) {
       const StageAccess access = AccessOf(stage);
       if (((access.reads | access.writes) & Bit(value)) == 0) continue;
       const PartRange parts = PartsOf(model, stage, value);
-      bytes = std::max(bytes, (parts.end - parts.begin) * PartBytes(model, value,
-                                                                    FormsAfter(model, stage),
-                                                                    plan.max_rows));
+      bytes = std::max(bytes, (parts.end - parts.begin) *
+                                  PartBytes(model, value, FormsAfter(model, stage), plan.max_rows));
     }
     group->values[v] = {offset, bytes, true};
     offset += AlignUp(bytes, kValueAlignment);
@@ -106,13 +105,13 @@ void MakeGroups(const Model& model, Plan* plan) {
   while (begin < n_stages) {
     Group group = MakeGroup(model, *plan, begin, begin + 1);
     if (plan->options.granularity == Granularity::kAuto) {
-      // A group's values only grow with its end, so the largest end that fits is found by bisection.
+      // A group's values only grow with its end, so the largest end that fits is found by
+      // bisection.
       uint32_t fits = begin + 1;
       uint32_t fails = n_stages + 1;
       while (fails - fits > 1) {
-        const uint32_t middle = fits == begin + 1 && fails == n_stages + 1
-                                    ? n_stages
-                                    : fits + (fails - fits) / 2;
+        const uint32_t middle =
+            fits == begin + 1 && fails == n_stages + 1 ? n_stages : fits + (fails - fits) / 2;
         Group wider = MakeGroup(model, *plan, begin, middle);
         if (ValuesBytes(wider) <= limit) {
           fits = middle;
@@ -131,7 +130,8 @@ void MakeGroups(const Model& model, Plan* plan) {
 }
 
 // Gives what the budget leaves to tiles that stay: the small ones, then the others spread evenly
-// through the pass, so that the reading of one that is streamed overlaps with the use of ones that stay.
+// through the pass, so that the reading of one that is streamed overlaps with the use of ones that
+// stay.
 void ChooseResident(Plan* plan) {
   const uint64_t used = plan->resident_offset;
   uint64_t left = plan->options.budget_bytes - used;
@@ -157,10 +157,11 @@ void ChooseResident(Plan* plan) {
     if (tile.resident()) continue;
     const uint64_t bytes = AlignUp(tile.bytes, kValueAlignment);
     seen += bytes;
-    // taken / seen follows room / large_bytes; long double keeps the product exact enough for any size.
-    const auto share = static_cast<uint64_t>(static_cast<long double>(seen) *
-                                             std::min(1.0L, static_cast<long double>(room) /
-                                                                static_cast<long double>(large_bytes)));
+    // taken / seen follows room / large_bytes; long double keeps the product exact enough for any
+    // size.
+    const auto share = static_cast<uint64_t>(
+        static_cast<long double>(seen) *
+        std::min(1.0L, static_cast<long double>(room) / static_cast<long double>(large_bytes)));
     if (taken + bytes <= share && bytes <= left) {
       place(tile);
       taken += bytes;

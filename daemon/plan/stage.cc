@@ -104,8 +104,8 @@ class Builder {
 
 std::string_view StageKindName(StageKind kind) {
   constexpr std::array<std::string_view, kStageKinds> kNames = {
-      "embed",    "attention_norm", "qkv",        "attention", "output",
-      "ffn_norm", "ffn",            "final_norm", "logits",    "sample"};
+      "embed", "attention_norm", "qkv",    "attention", "output", "ffn_norm",
+      "ffn",   "final_norm",     "logits", "sample"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -140,9 +140,8 @@ void BuildStages(const Model& model, bool by_head, uint64_t tile_bytes, std::vec
       builder.Begin(StageKind::kAttention, layer, head, head + head_step);
       builder.End();
     }
-    layer_stage(StageKind::kOutput, layer, [&](const Layer& w) {
-      builder.AddLinear(w.wo, 0, w.wo.rows, Operand::kOutput);
-    });
+    layer_stage(StageKind::kOutput, layer,
+                [&](const Layer& w) { builder.AddLinear(w.wo, 0, w.wo.rows, Operand::kOutput); });
     layer_stage(StageKind::kFfnNorm, layer, [&](const Layer& w) { builder.AddNorm(w.ffn_norm); });
     layer_stage(StageKind::kFfn, layer, [&](const Layer& w) {
       if (w.ffn_gate.has_value()) {

@@ -14,17 +14,20 @@ namespace thimble {
 
 // Values that stages hand on. On disk (stage store): never change these values.
 enum class Value : uint8_t {
-  kX = 0,    // float [rows][hidden_size]: the residual stream
-  kXn = 1,   // [rows] prepared for the products that follow: float form, then 8-bit form, those needed
-  kQ = 2,    // float [heads][rows][head_dim]; a part per head
-  kKv = 3,   // half  [kv heads][rows][2][head_dim]; a part per KV head
-  kAtt = 4,  // float [heads][rows][head_dim]; a part per head
+  kX = 0,  // float [rows][hidden_size]: the residual stream
+  kXn =
+      1,  // [rows] prepared for the products that follow: float form, then 8-bit form, those needed
+  kQ = 2,       // float [heads][rows][head_dim]; a part per head
+  kKv = 3,      // half  [kv heads][rows][2][head_dim]; a part per KV head
+  kAtt = 4,     // float [heads][rows][head_dim]; a part per head
   kLogits = 6,  // wide sampling: float [vocab_size], a part per request; written by the sampler
 };
 inline constexpr size_t kArenaValues = 5;  // kX to kAtt live in the arena
 std::string_view ValueName(Value value);   // "xn"
 
-constexpr uint8_t Bit(Value value) { return static_cast<uint8_t>(1U << static_cast<unsigned>(value)); }
+constexpr uint8_t Bit(Value value) {
+  return static_cast<uint8_t>(1U << static_cast<unsigned>(value));
+}
 
 // The forms in which the rows of xn are needed by the stage that follows a norm.
 struct XnForms {
@@ -58,9 +61,10 @@ StageAccess AccessOf(const Stage& stage);
 struct WorkLayout {
   // kEmbed: kEmbedReads read buffers of read_bytes each, then a float row [hidden_size]
   // norms: weight, row: float [hidden_size] each
-  // kQkv: keys, values: float [rows][kv heads of the stage x head_dim]; kv_rows: half [rows][n_kv_heads][2][head_dim]
-  // kAttention: states [heads of the stage][rows]; one KV block: half [2][32][head_dim]
-  // kOutput, kFfn: prepared rows, outputs of a tile: float [rows][tile outputs]; kFfn: hidden float
+  // kQkv: keys, values: float [rows][kv heads of the stage x head_dim]; kv_rows: half
+  // [rows][n_kv_heads][2][head_dim] kAttention: states [heads of the stage][rows]; one KV block:
+  // half [2][32][head_dim] kOutput, kFfn: prepared rows, outputs of a tile: float [rows][tile
+  // outputs]; kFfn: hidden float
   //   [rows][ffn_size], gate float [rows][tile outputs]
   // kLogits: float [logit rows][tile outputs]
   uint64_t row = 0, read_bytes = 0, weight = 0;

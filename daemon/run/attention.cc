@@ -48,12 +48,11 @@ Status AttentionWalk::Block(const StageBuffers& b, const ActiveItem& active,
     // Rows at positions before this block do not see it.
     const uint32_t skip = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
     for (uint32_t i = skip; i < n_new; ++i) {
-      const uint32_t n_tokens =
-          std::min(kKvBlockTokens, sequence.n_tokens + i + 1 - first_token);
+      const uint32_t n_tokens = std::min(kKvBlockTokens, sequence.n_tokens + i + 1 - first_token);
       for (uint32_t h = head; h < head_end; ++h) {
         const size_t at = size_t{h - b.stage->head_begin} * b.rows + active.first_row + i;
-        AttendBlock(b.q + at * head_dim, kv.keys, kv.values, n_tokens, head_dim, scale,
-                    &states[at], b.att + at * head_dim);
+        AttendBlock(b.q + at * head_dim, kv.keys, kv.values, n_tokens, head_dim, scale, &states[at],
+                    b.att + at * head_dim);
         *work += 2 * n_tokens * head_dim;
       }
     }

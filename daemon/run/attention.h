@@ -1,6 +1,7 @@
-// The attention stage: for every row, a running softmax over the KV cache's blocks, in order, one block
-// in RAM at a time. It can stop after any block and go on later, which bounds how long a step takes.
-// Called by: the runner. Memory: one KV block and 8 bytes per row and head, in the stage's work buffer.
+// The attention stage: for every row, a running softmax over the KV cache's blocks, in order, one
+// block in RAM at a time. It can stop after any block and go on later, which bounds how long a step
+// takes. Called by: the runner. Memory: one KV block and 8 bytes per row and head, in the stage's
+// work buffer.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ class AttentionWalk {
   // Zeroes the accumulators. The buffers must stay in place until Step has said true.
   void Begin(const StageBuffers& b);
 
-  // Does about `work_limit` multiply-adds more, in one read transaction; true when the stage is done.
+  // Does about `work_limit` multiply-adds more, in one read transaction; true when the stage is
+  // done.
   Result<bool> Step(const StageBuffers& b, std::span<const ActiveItem> items, KvCache& kv,
                     uint64_t work_limit);
 

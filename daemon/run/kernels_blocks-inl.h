@@ -63,8 +63,6 @@ struct BlockShape {
   static constexpr size_t kGroup = kGroupV;
   static constexpr bool kHasMin = kHasMinV;
   static constexpr bool kSigned = kSignedV;
-  // Whether one row's products may take 64 values at a time straight from the blocks (Load64).
-  static constexpr bool kStreams = false;
   static constexpr int kOffset = kSignedV ? kSignedOffset : kOffsetV;
 };
 
@@ -154,69 +152,27 @@ HWY_INLINE void AddFifthBits(const uint8_t* bits, uint8_t* q) {
 #endif
 }
 
-#if THIMBLE_KERNELS_512
-// (low 256 bits: v >> a, high 256 bits: v >> b), in 16-bit lanes; the caller masks.
-template <int kLow, int kHigh>
-HWY_INLINE __m512i ShiftHalves(__m512i v) {
-  const __m512i counts = _mm512_inserti64x4(_mm512_set1_epi16(kLow), _mm256_set1_epi16(kHigh), 1);
-  return _mm512_srlv_epi16(v, counts);
-}
-HWY_INLINE __m512i Both256(const uint8_t* from) {
-  return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-}
-#endif
-
 template <>
 struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
-    tile.d[b][o] = LoadU16(block);
+    Scales(block, o, b, tile);
     Map32(block + 2, tile.q[o] + b * kBlock,
           [](VPart v) HWY_ATTR { return hn::Xor(v, hn::Set(DPart(), kSignFlip)); });
   }
   static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
   }
-#if THIMBLE_KERNELS_512
-  static constexpr bool kStreams = true;
-  // Values [column, column + 64) of a row's blocks; the last 32 are zero bits unless `whole`.
-  static HWY_INLINE __m512i Load64(const uint8_t* row, size_t column, bool whole) {
-    const uint8_t* at = row + column / kBlock * kBytes + 2;
-    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
-    if (whole) {
-      v = _mm512_inserti64x4(v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + kBytes)),
-                             1);
-    }
-    return _mm512_xor_si512(v, _mm512_set1_epi8(static_cast<char>(kSignFlip)));
-  }
-#endif
 };
 
 template <>
 struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, false> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
-    tile.d[b][o] = LoadU16(block);
+    Scales(block, o, b, tile);
     UnpackNibbles(block + 2, tile.q[o] + b * kBlock);
   }
   static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
   }
-#if THIMBLE_KERNELS_512
-  static constexpr bool kStreams = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* row, size_t column, bool whole) {
-    const uint8_t* at = row + column / kBlock * kBytes + 2;
-    __m256i v = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-    if (whole) {
-      v = _mm256_inserti128_si256(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + kBytes)),
-                                  1);
-    }
-    // Blocks of 128 bits [a, a, b, b], the second of each pair shifted to its high nibbles.
-    const __m512i wide = _mm512_castsi256_si512(v);
-    const __m512i both = _mm512_shuffle_i64x2(wide, wide, 0x50);
-    const __m512i counts = _mm512_set_epi64(0x0004000400040004, 0x0004000400040004, 0, 0,
-                                            0x0004000400040004, 0x0004000400040004, 0, 0);
-    return _mm512_and_si512(_mm512_srlv_epi16(both, counts), _mm512_set1_epi8(15));
-  }
-#endif
 };
 
 template <>
@@ -362,9 +318,7 @@ HWY_INLINE void UnpackSixBits(const uint8_t* packed, size_t o, Tile& tile) {
 template <>
 struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
-    tile.d[0][o] = LoadU16(block);
-    tile.m[0][o] = LoadU16(block + 2);
-    UnpackSixBits(block + 4, o, tile);
+    Scales(block, o, 0, tile);
     HWY_UNROLL(4)
     for (size_t part = 0; part < 4; ++part) {
       const uint8_t* nibbles = block + 16 + part * 32;
@@ -378,13 +332,6 @@ struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
     tile.m[0][o] = LoadU16(block + 2);
     UnpackSixBits(block + 4, o, tile);
   }
-#if THIMBLE_KERNELS_512
-  static constexpr bool kStreams = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column, bool /*whole*/) {
-    const __m512i v = ShiftHalves<0, 4>(Both256(block + 16 + column / 2));
-    return _mm512_and_si512(v, _mm512_set1_epi8(15));
-  }
-#endif
 };
 
 // d, dmin, scales[12], qh[32], qs[128]: Q4_K with a fifth bit, bit j of qh[i] for value 32 j + i.
@@ -417,8 +364,7 @@ struct Block<TensorType::kQ5_K> : BlockShape<176, 256, 32, 0, true, false> {
 template <>
 struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
-    tile.d[0][o] = LoadU16(block + 208);
-    std::memcpy(tile.sub_scale[o], block + 192, 16);
+    Scales(block, o, 0, tile);
     HWY_UNROLL(2)
     for (size_t half = 0; half < 2; ++half) {
       uint8_t* q = tile.q[o] + half * 128;
@@ -438,23 +384,6 @@ struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
     tile.d[0][o] = LoadU16(block + 208);
     std::memcpy(tile.sub_scale[o], block + 192, 16);
   }
-#if THIMBLE_KERNELS_512
-  static constexpr bool kStreams = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column, bool /*whole*/) {
-    const size_t half = column / 128;
-    const __m512i low = _mm512_loadu_si512(block + half * 64);
-    const __m512i high = Both256(block + 128 + half * 32);
-    const __m512i nibble = _mm512_set1_epi8(15);
-    const __m512i pair = _mm512_set1_epi8(48);
-    if (column % 128 == 0) {
-      const __m512i up = _mm512_slli_epi16(high, 4);
-      return _mm512_or_si512(_mm512_and_si512(low, nibble),
-                             _mm512_and_si512(ShiftHalves<0, 2>(up), pair));
-    }
-    return _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(low, 4), nibble),
-                           _mm512_and_si512(ShiftHalves<0, 2>(high), pair));
-  }
-#endif
 };
 
 // Rows of a tile follow each other in memory and so do tiles: fetch the same place one tile on.
@@ -476,7 +405,12 @@ HWY_INLINE void ForEachBlock(const uint8_t* weights, size_t row_bytes, size_t n_
     const uint8_t* row = weights + o * row_bytes;
     PrefetchNextTile<Shape>(row, row_bytes);
     if constexpr (Shape::kElements == kBlock) {
-      for (size_t b = 0; b < n_blocks; ++b) body(row + b * Shape::kBytes, o, b);
+      if (n_blocks == kTileBlocks) {
+        HWY_UNROLL(8)
+        for (size_t b = 0; b < kTileBlocks; ++b) body(row + b * Shape::kBytes, o, b);
+      } else {
+        for (size_t b = 0; b < n_blocks; ++b) body(row + b * Shape::kBytes, o, b);
+      }
     } else {
       body(row, o, size_t{0});
     }

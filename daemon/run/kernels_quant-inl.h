@@ -16,6 +16,7 @@
 
 #include "daemon/run/kernels_blocks-inl.h"
 #include "daemon/run/kernels_dot-inl.h"
+#include "daemon/run/kernels_stream-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace thimble {
@@ -112,23 +113,35 @@ HWY_INLINE void ExpandScales(size_t n_blocks, Tile& tile) {
   }
 }
 
-// The float operations of one group of one row: the one order of sums.
+// What the sums need to know of a type. Several types share one core (and its code): the offset is
+// a number at run time.
+template <size_t kGroupV, bool kHasMinV, bool kSignedV>
+struct Core {
+  static constexpr size_t kGroup = kGroupV;
+  static constexpr bool kHasMin = kHasMinV;
+  static constexpr bool kSigned = kSignedV;
+};
+// With VNNI signed bytes are stored unsigned and multiplied alike.
 template <class Shape>
+using CoreOf = Core<Shape::kGroup, Shape::kHasMin, Shape::kSigned && !kVnni>;
+
+// The float operations of one group of one row: the one order of sums.
+template <class C>
 HWY_INLINE VF AddGroup(VF acc, VI isum, const float* scale, const float* min, float x_scale,
                        int x_sum) {
   const DF df;
   const VF s = hn::Mul(hn::Load(df, scale), hn::Set(df, x_scale));
   acc = hn::MulAdd(hn::ConvertTo(df, isum), s, acc);
-  if constexpr (Shape::kHasMin) {
+  if constexpr (C::kHasMin) {
     const float weighted = x_scale * static_cast<float>(x_sum);
     acc = hn::MulAdd(hn::Load(df, min), hn::Set(df, weighted), acc);
   }
   return acc;
 }
 
-template <class Shape>
+template <class C>
 HWY_INLINE int GroupSum(const int16_t* sum, size_t g) {
-  if constexpr (Shape::kGroup == 16) {
+  if constexpr (C::kGroup == 16) {
     return sum[g];
   } else {
     return sum[2 * g] + sum[2 * g + 1];
@@ -136,38 +149,40 @@ HWY_INLINE int GroupSum(const int16_t* sum, size_t g) {
 }
 
 // One row: its sums, by group and output, through the float operations.
-template <class Shape>
-HWY_INLINE void AddSums(const Tile& tile, const RowView& x, size_t n_blocks,
+template <class C>
+HWY_INLINE void AddSums(const Tile& tile, const RowView& x, size_t n_blocks, int offset,
                         const int32_t (*isums)[kTileOutputs], float* acc) {
   const DF df;
   const DI di;
   const size_t lanes = hn::Lanes(df);
-  const size_t n_groups = n_blocks * kBlock / Shape::kGroup;
+  const size_t n_groups = n_blocks * kBlock / C::kGroup;
   for (size_t o = 0; o < kTileOutputs; o += lanes) {
     VF sum = hn::Load(df, acc + o);
     for (size_t g = 0; g < n_groups; ++g) {
-      const int x_sum = GroupSum<Shape>(x.sum, g);
-      const VI isum = hn::Sub(hn::Load(di, isums[g] + o), hn::Set(di, Shape::kOffset * x_sum));
-      sum = AddGroup<Shape>(sum, isum, tile.scale[g] + o, tile.min[g] + o,
-                            x.scale[g * Shape::kGroup / kBlock], x_sum);
+      const int x_sum = GroupSum<C>(x.sum, g);
+      const VI isum = hn::Sub(hn::Load(di, isums[g] + o), hn::Set(di, offset * x_sum));
+      sum = AddGroup<C>(sum, isum, tile.scale[g] + o, tile.min[g] + o,
+                        x.scale[g * C::kGroup / kBlock], x_sum);
     }
     hn::Store(sum, df, acc + o);
   }
 }
 
 // One row by the tile as unpacked: the sums of each output are reduced across lanes.
-template <class Shape>
-HWY_INLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, float* acc) {
+template <class C>
+HWY_NOINLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, int offset,
+                         float* acc) {
   alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
-  GroupSums<Shape::kGroup, Shape::kSigned>(tile, x.q, n_blocks, isums);
-  AddSums<Shape>(tile, x, n_blocks, isums, acc);
+  GroupSums<C::kGroup, C::kSigned>(tile, x.q, n_blocks, isums);
+  AddSums<C>(tile, x, n_blocks, offset, isums, acc);
 }
 
 #if THIMBLE_KERNELS_512
 // One row by 16 outputs whose values go from the blocks to the products without a stop in the tile.
-template <class Shape>
+template <TensorType kType>
 HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, const RowView& x,
                           size_t n_blocks, Tile& tile, float* acc) {
+  using Shape = Block<kType>;
   alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
   // The small integers first: their loads and stores overlap the products.
   ForEachBlock<Shape>(weights, row_bytes, kTileOutputs, n_blocks,
@@ -176,23 +191,24 @@ HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, const RowVie
   const size_t columns = n_blocks * kBlock;
   GroupSumsOf<Shape::kGroup, Shape::kSigned>(
       [=](size_t o, size_t column) HWY_ATTR {
-        return VBytes{Shape::Load64(weights + o * row_bytes, column, column + 64 <= columns)};
+        return VBytes{
+            Stream<kType>::Load64(weights + o * row_bytes, column, column + 64 <= columns)};
       },
       x.q, n_blocks, isums);
   ExpandScales<Shape>(n_blocks, tile);
-  AddSums<Shape>(tile, x, n_blocks, isums, acc);
+  AddSums<CoreOf<Shape>>(tile, x, n_blocks, Shape::kOffset, isums, acc);
 }
 #endif
 
 #if HWY_TARGET != HWY_SCALAR
 // kRows rows by the packed tile: each lane is an output, so nothing is reduced.
-template <class Shape, size_t kRows>
-HWY_INLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks,
-                        float (*acc)[kTileOutputs]) {
+template <class C, size_t kRows>
+HWY_NOINLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks, int offset,
+                          float (*acc)[kTileOutputs]) {
   const DF df;
   const DI di;
   const size_t lanes = hn::Lanes(df);
-  const size_t n_groups = n_blocks * kBlock / Shape::kGroup;
+  const size_t n_groups = n_blocks * kBlock / C::kGroup;
   for (size_t o = 0; o < kTileOutputs; o += lanes) {
     VF sum[kRows];
     HWY_UNROLL(8)
@@ -202,23 +218,21 @@ HWY_INLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks,
       int x_sum[kRows];
       HWY_UNROLL(8)
       for (size_t r = 0; r < kRows; ++r) {
-        x_sum[r] = 0;
-        if constexpr (Shape::kHasMin || Shape::kOffset != 0)
-          x_sum[r] = GroupSum<Shape>(x[r].sum, g);
-        isum[r] = hn::Set(di, -Shape::kOffset * x_sum[r]);
+        x_sum[r] = GroupSum<C>(x[r].sum, g);
+        isum[r] = hn::Set(di, -offset * x_sum[r]);
       }
       HWY_UNROLL(8)
-      for (size_t k = g * Shape::kGroup; k < (g + 1) * Shape::kGroup; k += 4) {
+      for (size_t k = g * C::kGroup; k < (g + 1) * C::kGroup; k += 4) {
         const VBytes w = hn::LoadU(DBytes(), tile.packed[k / 4][o]);
         HWY_UNROLL(8)
         for (size_t r = 0; r < kRows; ++r) {
-          isum[r] = DotQuads<Shape::kSigned>(isum[r], w, BroadcastQuad(x[r].q + k));
+          isum[r] = DotQuads<C::kSigned>(isum[r], w, BroadcastQuad(x[r].q + k));
         }
       }
       HWY_UNROLL(8)
       for (size_t r = 0; r < kRows; ++r) {
-        sum[r] = AddGroup<Shape>(sum[r], isum[r], tile.scale[g] + o, tile.min[g] + o,
-                                 x[r].scale[g * Shape::kGroup / kBlock], x_sum[r]);
+        sum[r] = AddGroup<C>(sum[r], isum[r], tile.scale[g] + o, tile.min[g] + o,
+                             x[r].scale[g * C::kGroup / kBlock], x_sum[r]);
       }
     }
     HWY_UNROLL(8)
@@ -226,17 +240,17 @@ HWY_INLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks,
   }
 }
 
-template <class Shape>
+template <class C>
 HWY_INLINE void AddPackedRows(const Tile& tile, const RowView* x, size_t n_rows, size_t n_blocks,
-                              float (*acc)[kTileOutputs]) {
+                              int offset, float (*acc)[kTileOutputs]) {
   constexpr size_t kMany = HWY_TARGET <= HWY_AVX3 ? 8 : 4;  // accumulators: 32 registers, or 16
   size_t r = 0;
-  for (; r + kMany <= n_rows; r += kMany) AddRows<Shape, kMany>(tile, x + r, n_blocks, acc + r);
+  for (; r + kMany <= n_rows; r += kMany) AddRows<C, kMany>(tile, x + r, n_blocks, offset, acc + r);
   if (r + 4 <= n_rows) {
-    AddRows<Shape, 4>(tile, x + r, n_blocks, acc + r);
+    AddRows<C, 4>(tile, x + r, n_blocks, offset, acc + r);
     r += 4;
   }
-  for (; r < n_rows; ++r) AddRows<Shape, 1>(tile, x + r, n_blocks, acc + r);
+  for (; r < n_rows; ++r) AddRows<C, 1>(tile, x + r, n_blocks, offset, acc + r);
 }
 #endif
 
@@ -247,8 +261,8 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
   using Shape = Block<kType>;
   const size_t row_bytes = columns / Shape::kElements * Shape::kBytes;
   Tile tile;
-  // Rows of an incomplete last tile would otherwise be read before they are written.
-  std::memset(&tile, 0, sizeof(tile));
+  // Outputs missing from the last tile are computed like the others, from zeros, and not used.
+  if (n_outputs % kTileOutputs != 0) std::memset(&tile, 0, sizeof(tile));
   alignas(64) float acc[kRowBatch][kTileOutputs];
   RowView views[kRowBatch];
   for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
@@ -264,10 +278,10 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
         const size_t n_blocks = std::min(kTileColumns, columns - column) / kBlock;
         const uint8_t* from = w + o * row_bytes + column / Shape::kElements * Shape::kBytes;
 #if THIMBLE_KERNELS_512
-        if constexpr (Shape::kStreams) {
+        if constexpr (Stream<kType>::kExists) {
           if (rows == 1 && outputs == kTileOutputs) {
             const RowView view = ViewRow(x + row * x_stride_bytes, columns, column);
-            StreamRow<Shape>(from, row_bytes, view, n_blocks, tile, acc[0]);
+            StreamRow<kType>(from, row_bytes, view, n_blocks, tile, acc[0]);
             continue;
           }
         }
@@ -280,11 +294,12 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
 #if HWY_TARGET != HWY_SCALAR
         if (rows >= kPackRows) {
           PackTile(n_blocks, tile);
-          AddPackedRows<Shape>(tile, views, rows, n_blocks, acc);
+          AddPackedRows<CoreOf<Shape>>(tile, views, rows, n_blocks, Shape::kOffset, acc);
           continue;
         }
 #endif
-        for (size_t r = 0; r < rows; ++r) AddRow<Shape>(tile, views[r], n_blocks, acc[r]);
+        for (size_t r = 0; r < rows; ++r)
+          AddRow<CoreOf<Shape>>(tile, views[r], n_blocks, Shape::kOffset, acc[r]);
       }
       for (size_t r = 0; r < rows; ++r) {
         std::memcpy(y + (row + r) * y_stride + o, acc[r], outputs * sizeof(float));

@@ -127,10 +127,9 @@ Status StagedRunner::CheckItems(std::span<const PassItem> items) const {
       }
     }
     if (item.sequence->n_tokens + item.tokens.size() > model_.context_tokens) {
-      return OutOfRangeError("begin a pass: position " +
-                             std::to_string(item.sequence->n_tokens + item.tokens.size()) +
-                             " is past the model's context of " +
-                             std::to_string(model_.context_tokens) + " tokens");
+      return OutOfRangeError(
+          "begin a pass: position " + std::to_string(item.sequence->n_tokens + item.tokens.size()) +
+          " is past the model's context of " + std::to_string(model_.context_tokens) + " tokens");
     }
     rows += item.tokens.size();
     logits += item.n_logits;
@@ -329,8 +328,7 @@ Status StagedRunner::DeliverLogits(const Tile& tile) {
     if (active.dropped) continue;
     for (uint32_t i = 0; i < active.item.n_logits; ++i) {
       const float* row = logits + size_t{active.first_logit_row + i} * tile.outputs;
-      THIMBLE_RETURN_IF_ERROR(
-          active.item.sink->OnLogits(i, tile.out_begin, {row, tile.outputs}));
+      THIMBLE_RETURN_IF_ERROR(active.item.sink->OnLogits(i, tile.out_begin, {row, tile.outputs}));
     }
   }
   return {};
@@ -342,8 +340,8 @@ Status StagedRunner::AppendRows(const ActiveItem& active, LmdbTxn* batch) {
                         rows + active.first_row * kv_.shape().RowHalves(), batch);
 }
 
-// One transaction for all items; where the map or the disk has no room for it, one for each item, since
-// the cache then makes room by evicting.
+// One transaction for all items; where the map or the disk has no room for it, one for each item,
+// since the cache then makes room by evicting.
 Status StagedRunner::AppendKv() {
   if (items_.size() > 1) {
     const auto all = [&]() -> Status {

@@ -3,11 +3,10 @@
 //   Begin(items) -> Step() ... Step() -> done   (or Abort())
 //
 // A pass computes rows; a row is one token position of one sequence. Step does a bounded piece of
-// work (at most one tile of weights or one head's attention) and returns to the event loop, holding no
-// LMDB transaction. At the end of a group its outputs go to the stage store and its RAM is
-// used again by the next group.
-// Called by: the scheduler, `thimble logits`. Memory: the arena, as the plan placed it, and about 1 KiB
-// a row of bookkeeping reserved at Open; a pass allocates nothing.
+// work (at most one tile of weights or one head's attention) and returns to the event loop, holding
+// no LMDB transaction. At the end of a group its outputs go to the stage store and its RAM is used
+// again by the next group. Called by: the scheduler, `thimble logits`. Memory: the arena, as the
+// plan placed it, and about 1 KiB a row of bookkeeping reserved at Open; a pass allocates nothing.
 #pragma once
 
 #include <array>
@@ -39,7 +38,7 @@ struct RunnerStats {
   uint64_t passes = 0;
   uint64_t rows = 0;
   std::array<uint64_t, kStageKinds> stage_ns{};  // by StageKind, waiting for weights aside
-  uint64_t arena_peak_bytes = 0;                 // measured: the plan's peak_bytes when all stages have run
+  uint64_t arena_peak_bytes = 0;  // measured: the plan's peak_bytes when all stages have run
 };
 
 class Runner {
@@ -51,7 +50,8 @@ class Runner {
   virtual ~Runner() = default;
 
   // Starts a pass. The items' sum of tokens is at most plan.max_rows, of n_logits at most
-  // plan.max_logit_rows; every token < vocab_size; every sequence appears once and fits its context.
+  // plan.max_logit_rows; every token < vocab_size; every sequence appears once and fits its
+  // context.
   virtual Status Begin(std::span<const PassItem> items) = 0;
 
   // True when the pass is complete: every row's KV is in the cache and committed to its sequence.
@@ -59,7 +59,8 @@ class Runner {
   virtual Result<bool> Step() = 0;
 
   // Lets go of item `index` in the middle of a pass: nothing more is computed or delivered for it
-  // where that can be avoided, and its sequence may be closed at once. When all are gone the pass is over.
+  // where that can be avoided, and its sequence may be closed at once. When all are gone the pass
+  // is over.
   virtual void Drop(size_t index) = 0;
 
   // Ends the pass at once. Sequences are as before Begin.

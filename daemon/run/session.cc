@@ -13,12 +13,12 @@ Result<Session> Session::Open(std::unique_ptr<RandomAccessFile> file, LmdbEnv& c
   session.plan = std::make_unique<Plan>(std::move(plan));
   const KvShape shape = {session.model->n_layers, session.model->n_kv_heads,
                          session.model->head_dim};
-  THIMBLE_ASSIGN_OR_RETURN(session.kv, KvCache::Open(cache, session.model->fingerprint, shape,
-                                                     options.kv_quota_bytes));
+  THIMBLE_ASSIGN_OR_RETURN(
+      session.kv, KvCache::Open(cache, session.model->fingerprint, shape, options.kv_quota_bytes));
   THIMBLE_ASSIGN_OR_RETURN(session.store, StageStore::Open(cache));
-  THIMBLE_ASSIGN_OR_RETURN(session.runner,
-                           Runner::Open(*session.model, *session.plan, *session.file,
-                                        options.reader, *session.kv, *session.store));
+  THIMBLE_ASSIGN_OR_RETURN(
+      session.runner, Runner::Open(*session.model, *session.plan, *session.file, options.reader,
+                                   *session.kv, *session.store));
   return session;
 }
 

@@ -1,5 +1,5 @@
-// Everything inference needs for one model, opened in order over a given state: what `thimble logits`
-// runs on, and what tests of the runner run on. The daemon's engine adds the ceiling, the
+// Everything inference needs for one model, opened in order over a given state: what `thimble
+// logits` runs on, and what tests of the runner run on. The daemon's engine adds the ceiling, the
 // tokenizer, the journal and the queue.
 // Memory: the arena (plan.peak_bytes) and what the parts say of themselves.
 #pragma once

@@ -109,7 +109,8 @@ void Residual(const StageBuffers& b, const Tile& tile, const float* outputs) {
   }
 }
 
-// A tile of a matrix whose inputs are the prepared rows in the work buffer and whose outputs go to x.
+// A tile of a matrix whose inputs are the prepared rows in the work buffer and whose outputs go to
+// x.
 void ProjectionTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
   if (tile.bias) {
     return AddBias(tile, bytes, b.rows, b.x + tile.out_begin, b.model->hidden_size);
@@ -183,8 +184,7 @@ void RotateAndStore(const StageBuffers& b) {
       const size_t from = (size_t{r} * kv_heads + h) * head_dim;
       float* key = Floats(b, b.layout.keys) + from;
       rotate(key, r);
-      uint16_t* to =
-          b.kv + (size_t{first + h - b.kv_head_begin} * b.rows + r) * 2 * head_dim;
+      uint16_t* to = b.kv + (size_t{first + h - b.kv_head_begin} * b.rows + r) * 2 * head_dim;
       FloatToHalf(key, head_dim, to);
       FloatToHalf(Floats(b, b.layout.values) + from, head_dim, to + head_dim);
     }
@@ -195,8 +195,7 @@ void RotateAndStore(const StageBuffers& b) {
   for (uint32_t r = 0; r < b.rows; ++r) {
     for (uint32_t h = 0; h < model.n_kv_heads; ++h) {
       std::memcpy(rows + (size_t{r} * model.n_kv_heads + h) * 2 * head_dim,
-                  b.kv + (size_t{h} * b.rows + r) * 2 * head_dim,
-                  2 * head_dim * sizeof(uint16_t));
+                  b.kv + (size_t{h} * b.rows + r) * 2 * head_dim, 2 * head_dim * sizeof(uint16_t));
     }
   }
 }

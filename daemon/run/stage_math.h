@@ -1,6 +1,6 @@
-// What each stage computes, tile by tile, on buffers that the runner has put in place: the maths path,
-// top to bottom in the order of the data. Knows nothing of files, LMDB or groups.
-// Called by: the runner. Memory: none of its own.
+// What each stage computes, tile by tile, on buffers that the runner has put in place: the maths
+// path, top to bottom in the order of the data. Knows nothing of files, LMDB or groups. Called by:
+// the runner. Memory: none of its own.
 #pragma once
 
 #include <cstddef>
@@ -16,17 +16,17 @@ namespace thimble {
 struct StageBuffers {
   const Model* model = nullptr;
   const Stage* stage = nullptr;
-  uint32_t rows = 0;            // n
-  uint32_t logit_rows = 0;      // m, of the last stages
+  uint32_t rows = 0;                    // n
+  uint32_t logit_rows = 0;              // m, of the last stages
   const uint32_t* logit_row = nullptr;  // [m]: which rows want logits
-  XnForms forms;                // of xn
-  float* x = nullptr;           // [n][hidden_size]
-  std::byte* xn = nullptr;      // [n or m] prepared rows
-  float* q = nullptr;           // [heads of the stage][n][head_dim]; kOutput: none
-  uint16_t* kv = nullptr;       // [kv heads][n][2][head_dim], from kv_head_begin on
-  uint32_t kv_head_begin = 0;   // the first KV head that `kv` holds
-  float* att = nullptr;         // [heads][n][head_dim], from att_head_begin on
-  std::byte* work = nullptr;    // as `layout` says
+  XnForms forms;                        // of xn
+  float* x = nullptr;                   // [n][hidden_size]
+  std::byte* xn = nullptr;              // [n or m] prepared rows
+  float* q = nullptr;                   // [heads of the stage][n][head_dim]; kOutput: none
+  uint16_t* kv = nullptr;               // [kv heads][n][2][head_dim], from kv_head_begin on
+  uint32_t kv_head_begin = 0;           // the first KV head that `kv` holds
+  float* att = nullptr;                 // [heads][n][head_dim], from att_head_begin on
+  std::byte* work = nullptr;            // as `layout` says
   WorkLayout layout;
   const float* cosine = nullptr;  // [n][rope.dimensions / 2]
   const float* sine = nullptr;
@@ -34,7 +34,8 @@ struct StageBuffers {
 
 // Before the first tile: what does not need weights.
 void BeginStage(const StageBuffers& b);
-// One tile, whose bytes are at `bytes`. Logits are left in work + layout.outputs, [m][tile.outputs].
+// One tile, whose bytes are at `bytes`. Logits are left in work + layout.outputs,
+// [m][tile.outputs].
 void RunTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes);
 // After the last tile. kQkv: rope, halves, and for a layer's last one the rows for the KV cache at
 // work + layout.kv_rows.

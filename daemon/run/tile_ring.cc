@@ -3,6 +3,8 @@
 #include <cstring>
 #include <string>
 
+#include "storage/base/bytes.h"
+
 namespace thimble {
 
 TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
@@ -94,7 +96,7 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
   const Tile& t = plan_.tiles[tile];
   const std::byte* bytes = slot->buffer + t.offset % kReadAlignment;
   if (t.resident()) {
-    std::byte* home = arena_.Use(t.resident_offset, t.bytes);
+    std::byte* home = arena_.Use(t.resident_offset, AlignUp(t.bytes, 64));
     std::memcpy(home, bytes, t.bytes);
     loaded_[tile] = 1;
     slot->tile = kNone;

@@ -1,6 +1,6 @@
-// The way of the weights: two slots of the arena through which streamed tiles pass, one in use and one
-// being read, and the resident tiles, which pass through a slot once and stay.
-// Called by: the runner. Memory: the arena's, and 1 byte a tile.
+// The way of the weights: two slots of the arena through which streamed tiles pass, one in use and
+// one being read, and the resident tiles, which pass through a slot once and stay. Called by: the
+// runner. Memory: the arena's, and 1 byte a tile.
 #pragma once
 
 #include <array>

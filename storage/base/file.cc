@@ -46,10 +46,10 @@ class PosixFile final : public RandomAccessFile {
   Result<FileIdentity> Identity() override {
     struct stat st {};
     if (::fstat(fd_, &st) != 0) return ErrnoError(errno, "stat " + path_);
-    return FileIdentity{static_cast<uint64_t>(st.st_dev), static_cast<uint64_t>(st.st_ino),
-                        static_cast<uint64_t>(st.st_size),
-                        static_cast<int64_t>(st.st_mtim.tv_sec) * 1'000'000'000 +
-                            st.st_mtim.tv_nsec};
+    return FileIdentity{
+        static_cast<uint64_t>(st.st_dev), static_cast<uint64_t>(st.st_ino),
+        static_cast<uint64_t>(st.st_size),
+        static_cast<int64_t>(st.st_mtim.tv_sec) * 1'000'000'000 + st.st_mtim.tv_nsec};
   }
 
   [[nodiscard]] int descriptor() const override { return fd_; }

@@ -88,7 +88,7 @@ Status ErrnoError(int error_number, std::string_view operation);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
   Result(Status status) : status_(std::move(status)) {  // NOLINT(google-explicit-constructor)
     assert(!status_.ok());
   }
@@ -116,17 +116,19 @@ class [[nodiscard]] Result {
 #define THIMBLE_CONCAT_(a, b) THIMBLE_CONCAT_INNER_(a, b)
 
 // Leaves the enclosing function with the Status of `expression` unless it is OK.
-#define THIMBLE_RETURN_IF_ERROR(expression)                       \
-  do {                                                            \
-    if (::thimble::Status thimble_status_ = (expression);         \
-        !thimble_status_.ok())                                    \
-      return thimble_status_;                                     \
+#define THIMBLE_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                           \
+    if (::thimble::Status thimble_status_ = (expression); !thimble_status_.ok()) \
+      return thimble_status_;                                                    \
   } while (false)
 
 // THIMBLE_ASSIGN_OR_RETURN(const Gguf gguf, ParseGguf(file)): declares or assigns on success.
 #define THIMBLE_ASSIGN_OR_RETURN(left, expression) \
   THIMBLE_ASSIGN_OR_RETURN_(THIMBLE_CONCAT_(thimble_result_, __LINE__), left, expression)
+// `left` is a declaration or an assignment's left side and can't be in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define THIMBLE_ASSIGN_OR_RETURN_(result, left, expression) \
   auto result = (expression);                               \
   if (!result.ok()) return result.status();                 \
   left = std::move(result).value()
+// NOLINTEND(bugprone-macro-parentheses)

@@ -7,11 +7,10 @@ namespace {
 
 TEST(Budget, LeavesTheReserveOutOfTheArena) {
   EXPECT_EQ(BudgetBytes(16 * kMiB), 8 * kMiB);
-  EXPECT_EQ(BudgetBytes(24 * kMiB), 16 * kMiB);
-  EXPECT_EQ(BudgetBytes(64 * kMiB), 56 * kMiB);
-  EXPECT_EQ(BudgetBytes(80 * kMiB), 70 * kMiB);
-  EXPECT_EQ(BudgetBytes(128 * kMiB), 116 * kMiB);
-  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 12 * kMiB);
+  EXPECT_EQ(BudgetBytes(18 * kMiB), 9 * kMiB);
+  EXPECT_EQ(BudgetBytes(24 * kMiB), 14 * kMiB);
+  EXPECT_EQ(BudgetBytes(64 * kMiB), 54 * kMiB);
+  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 10 * kMiB);
 }
 
 TEST(Budget, IsNothingWhereTheReserveAloneIsTooMuchAndEverythingWithoutACeiling) {

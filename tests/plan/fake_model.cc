@@ -80,9 +80,8 @@ std::unique_ptr<Model> MakeFakeModel(const FakeShape& shape) {
     model->layers.push_back(layer);
   }
   model->output_norm = norm("output_norm");
-  model->output.tensor = shape.tied
-                             ? model->token_embedding
-                             : make.Add("output.weight", shape.type, d, shape.vocab_size);
+  model->output.tensor = shape.tied ? model->token_embedding
+                                    : make.Add("output.weight", shape.type, d, shape.vocab_size);
   model->output.rows = shape.vocab_size;
   return model;
 }

@@ -16,7 +16,7 @@ struct FakeShape {
   uint32_t context_tokens = 512;
   uint32_t vocab_size = 50257;
   TensorType type = TensorType::kQ8_0;
-  bool gated = false;   // llama: SwiGLU, RMS norms; otherwise gpt2: GELU, layer norms, biases
+  bool gated = false;  // llama: SwiGLU, RMS norms; otherwise gpt2: GELU, layer norms, biases
   bool tied = true;
 };
 

@@ -1,5 +1,5 @@
-// The plan's promises: every weight once a pass, nothing placed over anything else, inputs that were
-// written before, and a peak that is what the budget allows.
+// The plan's promises: every weight once a pass, nothing placed over anything else, inputs that
+// were written before, and a peak that is what the budget allows.
 #include "daemon/plan/plan.h"
 
 #include <gmock/gmock.h>
@@ -48,13 +48,12 @@ TEST(Planner, TwelveLayersAtGranularityOpAreThePapers72StagesAndTheEnds) {
   EXPECT_EQ(plan.stages.size(), 76U);
   std::map<StageKind, int> kinds;
   for (const Stage& stage : plan.stages) ++kinds[stage.kind];
-  for (const StageKind kind :
-       {StageKind::kAttentionNorm, StageKind::kQkv, StageKind::kAttention, StageKind::kOutput,
-        StageKind::kFfnNorm, StageKind::kFfn}) {
+  for (const StageKind kind : {StageKind::kAttentionNorm, StageKind::kQkv, StageKind::kAttention,
+                               StageKind::kOutput, StageKind::kFfnNorm, StageKind::kFfn}) {
     EXPECT_EQ(kinds[kind], 12) << StageKindName(kind);
   }
-  for (const StageKind kind : {StageKind::kEmbed, StageKind::kFinalNorm, StageKind::kLogits,
-                               StageKind::kSample}) {
+  for (const StageKind kind :
+       {StageKind::kEmbed, StageKind::kFinalNorm, StageKind::kLogits, StageKind::kSample}) {
     EXPECT_EQ(kinds[kind], 1) << StageKindName(kind);
   }
 }
@@ -177,7 +176,8 @@ TEST_P(PlanSweep, EveryInputOfAGroupWasWrittenByAnEarlierOne) {
         const PartRange range = parts(stage, value);
         if ((access.reads & Bit(value)) != 0) {
           for (uint32_t part = range.begin; part < range.end; ++part) {
-            if (value == Value::kKv && part >= KvHeadBegin(*model_, stage)) continue;  // it makes these
+            if (value == Value::kKv && part >= KvHeadBegin(*model_, stage))
+              continue;  // it makes these
             EXPECT_TRUE(ram.contains({value, part}))
                 << StageKindName(stage.kind) << " of layer " << stage.layer << " reads "
                 << ValueName(value) << " part " << part;
@@ -202,8 +202,7 @@ INSTANTIATE_TEST_SUITE_P(
     Budgets, PlanSweep,
     testing::Combine(testing::Bool(),
                      testing::Values(Granularity::kHead, Granularity::kOp, Granularity::kAuto),
-                     testing::Values(2 * kMiB, 4 * kMiB, 7 * kMiB, 24 * kMiB, 64 * kMiB,
-                                     kGiB)));
+                     testing::Values(2 * kMiB, 4 * kMiB, 7 * kMiB, 24 * kMiB, 64 * kMiB, kGiB)));
 
 TEST(Planner, ABudgetThatIsTooSmallIsRefusedWithTheOneThatWouldDo) {
   const auto model = MakeFakeModel({});
@@ -237,8 +236,9 @@ TEST(Planner, TheResidentSetIsSpreadEvenlyThroughThePass) {
     seen += tile.bytes;
     if (tile.resident()) resident += tile.bytes;
     // Never further from the average than three tiles, or the small ones that all stay.
-    EXPECT_NEAR(static_cast<double>(resident), share * static_cast<double>(seen),
-                3.0 * static_cast<double>(plan.tile_bytes) + 0.02 * static_cast<double>(plan.model_bytes));
+    EXPECT_NEAR(
+        static_cast<double>(resident), share * static_cast<double>(seen),
+        3.0 * static_cast<double>(plan.tile_bytes) + 0.02 * static_cast<double>(plan.model_bytes));
   }
 }
 

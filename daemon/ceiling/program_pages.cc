@@ -1,0 +1,65 @@
+#include "daemon/ceiling/program_pages.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <link.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <string>
+
+#include "storage/base/bytes.h"
+
+namespace thimble {
+namespace {
+
+struct Segment {
+  void* pages;
+  uint64_t bytes;
+};
+
+// Calls `use` for every read-only segment of the program and its libraries: the file's own pages.
+template <typename Use>
+void ForEachSegment(Use use) {
+  const auto visit = [](struct dl_phdr_info* info, size_t /*size*/, void* data) {
+    const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+      const ElfW(Phdr)& header = info->dlpi_phdr[i];
+      if (header.p_type != PT_LOAD || (header.p_flags & PF_W) != 0 || header.p_memsz == 0) continue;
+      const uint64_t address = info->dlpi_addr + header.p_vaddr;
+      const uint64_t begin = AlignDown(address, page_bytes);
+      (*static_cast<Use*>(data))(Segment{reinterpret_cast<void*>(static_cast<uintptr_t>(begin)),
+                                         AlignUp(address + header.p_memsz, page_bytes) - begin});
+    }
+    return 0;
+  };
+  ::dl_iterate_phdr(visit, &use);
+}
+
+}  // namespace
+
+Status KeepProgramPages() {
+  // These are advice: where one is refused, more pages stay than need to.
+  ForEachSegment([](const Segment& s) {
+    static_cast<void>(::madvise(s.pages, s.bytes, MADV_DONTNEED));
+    static_cast<void>(::madvise(s.pages, s.bytes, MADV_RANDOM));
+  });
+  if (const int fd = ::open("/proc/self/exe", O_RDONLY | O_CLOEXEC); fd >= 0) {
+    static_cast<void>(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+    ::close(fd);
+  }
+  uint64_t refused_bytes = 0;
+  int error = 0;
+  ForEachSegment([&](const Segment& s) {
+    if (::mlock2(s.pages, s.bytes, MLOCK_ONFAULT) == 0) return;
+    refused_bytes += s.bytes;
+    error = errno;
+  });
+  if (refused_bytes == 0) return {};
+  return ErrnoError(error, "lock " + FormatBytes(refused_bytes) +
+                               " of the program's pages (ulimit -l, LimitMEMLOCK=)");
+}
+
+}  // namespace thimble

@@ -1,0 +1,286 @@
+// The runner on the built-in model: one text at every plan, the arena's measure, passes that share
+// weights, dropped items, faults. Against golden numbers the logits are held by
+// tests/e2e/logits_test.py.
+#include "daemon/run/runner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "daemon/run/session.h"
+#include "storage/base/bytes.h"
+#include "tests/storage/storage_test_util.h"
+
+namespace thimble {
+namespace {
+
+const std::string kModel = THIMBLE_SOURCE_DIR "/daemon/model/builtin/thimble-stories-q8_0.gguf";
+
+using Logits = std::map<uint32_t, std::vector<float>>;  // by row
+
+class Recorder final : public LogitsSink {
+ public:
+  Status OnLogits(uint32_t row, uint32_t first_token, std::span<const float> logits) override {
+    std::vector<float>& to = rows[first_row + row];
+    EXPECT_EQ(to.size(), first_token) << "tiles come in order";
+    to.insert(to.end(), logits.begin(), logits.end());
+    return {};
+  }
+  uint32_t first_row = 0;
+  Logits rows;
+};
+
+std::vector<int32_t> SomeTokens(size_t n, int32_t step = 7) {
+  std::vector<int32_t> tokens(n);
+  for (size_t i = 0; i < n; ++i)
+    tokens[i] = static_cast<int32_t>((3 + i * static_cast<size_t>(step)) % 1024);
+  return tokens;
+}
+
+// A file that fails, or changes, when told to.
+class FaultyFile final : public RandomAccessFile {
+ public:
+  struct Faults {
+    bool fail_reads = false;
+    bool changed = false;
+  };
+  FaultyFile(std::unique_ptr<RandomAccessFile> file, Faults* faults)
+      : file_(std::move(file)), faults_(*faults) {}
+  Status ReadAt(uint64_t offset, std::span<std::byte> out) override {
+    if (faults_.fail_reads) return ErrnoError(EIO, "read " + path());
+    return file_->ReadAt(offset, out);
+  }
+  Result<FileIdentity> Identity() override {
+    Result<FileIdentity> identity = file_->Identity();
+    if (identity.ok() && faults_.changed) identity->modified_ns += 1;
+    return identity;
+  }
+  [[nodiscard]] const std::string& path() const override { return file_->path(); }
+
+ private:
+  std::unique_ptr<RandomAccessFile> file_;
+  Faults& faults_;
+};
+
+class RunnerTest : public testing::Test {
+ protected:
+  void Open(const PlanOptions& plan, FaultyFile::Faults* faults = nullptr) {
+    session_ = Session();
+    env_.reset();
+    Result<std::unique_ptr<LmdbEnv>> env =
+        LmdbEnv::Open(directory_.path() + "/" + std::to_string(++n_),
+                      {.map_bytes = 256 * kMiB, .sync_commits = false});
+    ASSERT_TRUE(env.ok()) << env.status().ToString();
+    env_ = std::move(env).value();
+    Result<std::unique_ptr<RandomAccessFile>> file = OpenFile(kModel);
+    ASSERT_TRUE(file.ok()) << file.status().ToString();
+    if (faults != nullptr) *file = std::make_unique<FaultyFile>(std::move(*file), faults);
+    SessionOptions options;
+    options.plan = plan;
+    Result<Session> session = Session::Open(std::move(*file), *env_, options);
+    ASSERT_TRUE(session.ok()) << session.status().ToString();
+    session_ = std::move(session).value();
+  }
+
+  KvSequence Sequence(const std::vector<int32_t>& tokens) {
+    Result<KvSequence> sequence = session_.kv->OpenSequence(tokens, 512);
+    EXPECT_TRUE(sequence.ok()) << sequence.status().ToString();
+    return std::move(sequence).value();
+  }
+
+  Status Pass(std::span<const PassItem> items) {
+    THIMBLE_RETURN_IF_ERROR(session_.runner->Begin(items));
+    for (bool done = false; !done;) {
+      THIMBLE_ASSIGN_OR_RETURN(done, session_.runner->Step());
+    }
+    return {};
+  }
+
+  // The logits after every token, in chunks.
+  Logits Run(const std::vector<int32_t>& tokens, size_t chunk) {
+    KvSequence sequence = Sequence(tokens);
+    Recorder recorder;
+    for (size_t done = 0; done < tokens.size();) {
+      const size_t n = std::min(chunk, tokens.size() - done);
+      recorder.first_row = static_cast<uint32_t>(done);
+      const PassItem item = {&sequence, std::span(tokens).subspan(done, n),
+                             static_cast<uint32_t>(n), &recorder};
+      const Status status = Pass({&item, 1});
+      EXPECT_TRUE(status.ok()) << status.ToString();
+      done += n;
+    }
+    EXPECT_TRUE(session_.kv->CloseSequence(sequence).ok());
+    return std::move(recorder.rows);
+  }
+
+  TempDir directory_;
+  int n_ = 0;
+  std::unique_ptr<LmdbEnv> env_;
+  Session session_;
+};
+
+PlanOptions Options(Granularity granularity, uint64_t budget, uint32_t rows) {
+  PlanOptions options;
+  options.granularity = granularity;
+  options.budget_bytes = budget;
+  options.max_rows = rows;
+  options.max_logit_rows = rows;
+  return options;
+}
+
+TEST_F(RunnerTest, LogitsAreTheSameToTheBitForEveryPlan) {
+  const std::vector<int32_t> tokens = SomeTokens(75);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 64);
+  ASSERT_EQ(expected.size(), tokens.size());
+  ASSERT_EQ(expected.begin()->second.size(), 1024U);
+  struct Case {
+    Granularity granularity;
+    uint64_t budget;
+    uint32_t rows;
+    size_t chunk;
+  };
+  for (const Case& c :
+       {Case{Granularity::kHead, 700 * kKiB, 64, 7}, Case{Granularity::kHead, kGiB, 64, 64},
+        Case{Granularity::kOp, 600 * kKiB, 64, 1}, Case{Granularity::kOp, kGiB, 33, 33},
+        Case{Granularity::kAuto, 700 * kKiB, 64, 5}, Case{Granularity::kAuto, kMiB, 64, 64},
+        Case{Granularity::kAuto, UINT64_MAX, 1, 1}}) {
+    Open(Options(c.granularity, c.budget, c.rows));
+    const Logits got = Run(tokens, std::min<size_t>(c.chunk, session_.plan->max_rows));
+    EXPECT_TRUE(got == expected) << GranularityName(c.granularity) << " budget " << c.budget
+                                 << " chunk " << c.chunk;
+  }
+}
+
+TEST_F(RunnerTest, ItemsThatShareAPassGetWhatTheyGetAlone) {
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const std::vector<int32_t> a = SomeTokens(40);
+  const std::vector<int32_t> b = SomeTokens(17, 11);
+  const Logits alone_a = Run(a, 40);
+  const Logits alone_b = Run(b, 17);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  KvSequence sequence_a = Sequence(a);
+  KvSequence sequence_b = Sequence(b);
+  Recorder recorder_a;
+  Recorder recorder_b;
+  const std::vector<PassItem> items = {{&sequence_a, a, 40, &recorder_a},
+                                       {&sequence_b, b, 17, &recorder_b}};
+  const Status status = Pass(items);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_TRUE(recorder_a.rows == alone_a);
+  EXPECT_TRUE(recorder_b.rows == alone_b);
+}
+
+TEST_F(RunnerTest, ThePlansPeakIsWhatTheArenaMeasuresToTheByte) {
+  for (const Granularity granularity : {Granularity::kHead, Granularity::kOp, Granularity::kAuto}) {
+    for (const uint64_t budget : {kMiB, 2 * kMiB, UINT64_MAX}) {
+      Open(Options(granularity, budget, 64));
+      EXPECT_LE(session_.plan->peak_bytes, budget);
+      Run(SomeTokens(5), 5);
+      EXPECT_EQ(session_.runner->stats().arena_peak_bytes, session_.plan->peak_bytes)
+          << GranularityName(granularity) << " " << budget;
+    }
+  }
+}
+
+TEST_F(RunnerTest, ResidentWeightsAreReadOnce) {
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  Run(SomeTokens(4), 4);
+  const uint64_t after_first = session_.runner->reader().stats().bytes;
+  EXPECT_GT(after_first, session_.plan->model_bytes);
+  Run(SomeTokens(4, 5), 4);
+  // The position embedding's rows are all that is read again.
+  EXPECT_LT(session_.runner->reader().stats().bytes - after_first, 64 * kKiB);
+}
+
+TEST_F(RunnerTest, ADroppedItemStopsAndTheOthersGoOn) {
+  Open(Options(Granularity::kHead, kMiB, 64));
+  const std::vector<int32_t> a = SomeTokens(9);
+  const std::vector<int32_t> b = SomeTokens(12, 3);
+  const Logits alone = Run(a, 9);
+  KvSequence sequence_a = Sequence(a);
+  KvSequence sequence_b = Sequence(b);
+  Recorder recorder_a;
+  Recorder recorder_b;
+  const std::vector<PassItem> items = {{&sequence_b, b, 12, &recorder_b},
+                                       {&sequence_a, a, 9, &recorder_a}};
+  ASSERT_TRUE(session_.runner->Begin(items).ok());
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(session_.runner->Step().ok());
+  session_.runner->Drop(0);
+  ASSERT_TRUE(session_.kv->CloseSequence(sequence_b).ok());
+  for (bool done = false; !done;) {
+    const Result<bool> step = session_.runner->Step();
+    ASSERT_TRUE(step.ok()) << step.status().ToString();
+    done = *step;
+  }
+  EXPECT_TRUE(recorder_a.rows == alone);
+  EXPECT_TRUE(recorder_b.rows.empty());
+  EXPECT_EQ(sequence_a.n_tokens, 9U);
+}
+
+TEST_F(RunnerTest, WhenAllItemsAreDroppedThePassIsOver) {
+  Open(Options(Granularity::kAuto, kMiB, 64));
+  const std::vector<int32_t> a = SomeTokens(9);
+  KvSequence sequence = Sequence(a);
+  Recorder recorder;
+  const PassItem item = {&sequence, a, 1, &recorder};
+  ASSERT_TRUE(session_.runner->Begin({&item, 1}).ok());
+  ASSERT_TRUE(session_.runner->Step().ok());
+  session_.runner->Drop(0);
+  EXPECT_FALSE(session_.runner->running());
+  EXPECT_EQ(sequence.n_tokens, 0U);
+  EXPECT_TRUE(Pass({&item, 1}).ok());
+  EXPECT_EQ(sequence.n_tokens, 9U);
+}
+
+TEST_F(RunnerTest, AnErrorOfTheFileNamesTheTensorAndTheNextPassWorks) {
+  FaultyFile::Faults faults;
+  Open(Options(Granularity::kAuto, kMiB, 64), &faults);
+  const std::vector<int32_t> a = SomeTokens(9);
+  KvSequence sequence = Sequence(a);
+  Recorder recorder;
+  const PassItem item = {&sequence, a, 9, &recorder};
+  faults.fail_reads = true;
+  const Status status = Pass({&item, 1});
+  ASSERT_FALSE(status.ok());
+  EXPECT_THAT(status.message(), testing::HasSubstr("read token_embd.weight"));
+  EXPECT_THAT(status.message(), testing::HasSubstr("Input/output error"));
+  EXPECT_FALSE(session_.runner->running());
+  faults.fail_reads = false;
+  EXPECT_TRUE(Pass({&item, 1}).ok());
+  EXPECT_EQ(recorder.rows.size(), 9U);
+}
+
+TEST_F(RunnerTest, AFileThatHasChangedIsDataLossNotGarbage) {
+  FaultyFile::Faults faults;
+  Open(Options(Granularity::kAuto, kMiB, 64), &faults);
+  faults.changed = true;
+  const std::vector<int32_t> a = SomeTokens(3);
+  KvSequence sequence = Sequence(a);
+  Recorder recorder;
+  const PassItem item = {&sequence, a, 1, &recorder};
+  const Status status = session_.runner->Begin({&item, 1});
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(status.message(), testing::HasSubstr("has changed since it was loaded"));
+}
+
+TEST_F(RunnerTest, TokensAndPositionsOutsideTheModelAreRefused) {
+  Open(Options(Granularity::kAuto, kMiB, 64));
+  const std::vector<int32_t> bad = {5, 1024};
+  KvSequence sequence = Sequence(bad);
+  Recorder recorder;
+  const PassItem item = {&sequence, bad, 1, &recorder};
+  const Status status = session_.runner->Begin({&item, 1});
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), testing::HasSubstr("token 1024"));
+}
+
+}  // namespace
+}  // namespace thimble
