@@ -163,7 +163,7 @@ class FakeDaemon final : public StatusSource {
 
   explicit FakeDaemon(std::chrono::milliseconds grace = std::chrono::seconds(5))
       : address_("unix:" + directory_.path() + "/socket"), grace_(grace) {}
-  ~FakeDaemon() override { (void)Stop(); }
+  ~FakeDaemon() override { (void)Stop(); }  // NOLINT(bugprone-exception-escape): posting, joining
   FakeDaemon(const FakeDaemon&) = delete;
   FakeDaemon& operator=(const FakeDaemon&) = delete;
 

@@ -78,6 +78,7 @@ TEST(RpcServer, ShutdownEndsLiveStreamsWithUnavailable) {
   daemon.scheduler.paused = true;
   daemon.Start();
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::vector<Status> statuses(8);
   std::atomic<int> done_events = 0;
   for (Status& status : statuses) {
@@ -188,6 +189,7 @@ TEST(RpcServer, AMessageAboveTheLimitIsRefusedAndTheServerGoesOn) {
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << status.ToString();
   // Under it, but more than the context could hold; several at once within gRPC's quota.
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&daemon] {
       Result<Client> other = Client::Connect(daemon.address());
