@@ -392,7 +392,8 @@ HWY_INLINE void PrefetchNextTile(const uint8_t* row, size_t row_bytes) {
   const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
   HWY_UNROLL(8)
   for (size_t byte = 0; byte < Shape::kBytes * (kTileColumns / Shape::kElements); byte += 64) {
-    hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));
+    // An integer, since the address may lie beyond the weights, where a pointer may not point.
+    hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));  // NOLINT(*-no-int-to-ptr)
   }
 }
 

@@ -57,7 +57,7 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
   } else {
     return VInt{_mm_dpbusd_epi32(acc.raw, w.raw, x.raw)};
   }
-#elif HWY_ARCH_X86
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_SSSE3
   // maddubs saturates at 2^15: 127 * 127 * 2 and, with the sign moved to x, 128 * 127 * 2 fit.
   const hn::DFromV<VInt> di;
   const hn::Repartition<int16_t, decltype(di)> d16;

@@ -41,7 +41,7 @@ void BM_MatMul(benchmark::State& state, TensorType type, size_t n_rows, size_t b
   for (size_t r = 0; r < n_rows; ++r)
     PrepareRow(FormFor(type), row.data(), kColumns, x + r * stride);
   std::vector<float> y(n_rows * n_outputs);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     MatMul(type, w.data(), n_outputs, kColumns, x, stride, n_rows, y.data(), n_outputs);
     benchmark::ClobberMemory();
   }
@@ -56,7 +56,7 @@ void BM_MatMul(benchmark::State& state, TensorType type, size_t n_rows, size_t b
 // The baseline: the C library's search, in vectors, for a byte that is not there.
 void BM_Read(benchmark::State& state, size_t bytes) {
   const std::vector<uint8_t> memory(bytes, 3);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     benchmark::DoNotOptimize(std::memchr(memory.data(), 4, memory.size()));
     benchmark::ClobberMemory();
   }
@@ -66,7 +66,7 @@ void BM_Read(benchmark::State& state, size_t bytes) {
 void BM_Copy(benchmark::State& state, size_t bytes) {
   const std::vector<uint8_t> from(bytes, 3);
   std::vector<uint8_t> to(bytes);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     std::memcpy(to.data(), from.data(), bytes);
     benchmark::ClobberMemory();
   }
@@ -78,7 +78,7 @@ void BM_Attend(benchmark::State& state) {
   const std::vector<uint16_t> kv(2 * 32 * head_dim, 0x3000);
   const std::vector<float> q(head_dim, 0.1F);
   std::vector<float> acc(head_dim);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     AttentionState attention;
     AttendBlock(q.data(), kv.data(), kv.data() + 32 * head_dim, 32, head_dim, 0.125F, &attention,
                 acc.data());
@@ -90,7 +90,7 @@ void BM_Attend(benchmark::State& state) {
 void BM_RmsNorm(benchmark::State& state) {
   std::vector<float> x(kColumns, 0.5F);
   const std::vector<float> weight(kColumns, 1.0F);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     RmsNorm(x.data(), weight.data(), 1e-5F, kColumns, x.data());
     benchmark::ClobberMemory();
   }
@@ -100,7 +100,7 @@ void BM_RmsNorm(benchmark::State& state) {
 void BM_SwiGlu(benchmark::State& state) {
   const std::vector<float> gate(kColumns, 0.5F);
   std::vector<float> up(kColumns, 1.0F);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     SwiGlu(gate.data(), up.data(), kColumns);
     benchmark::ClobberMemory();
   }
@@ -111,7 +111,7 @@ void BM_PrepareRow(benchmark::State& state) {
   const std::vector<float> x(kColumns, 0.5F);
   std::vector<uint8_t> out(PreparedRowBytes(ActivationForm::kQ8, kColumns) + 64);
   uint8_t* aligned = out.data() + (64 - reinterpret_cast<uintptr_t>(out.data()) % 64);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     PrepareRow(ActivationForm::kQ8, x.data(), kColumns, aligned);
     benchmark::ClobberMemory();
   }
@@ -135,13 +135,15 @@ void RegisterAll() {
     benchmark::RegisterBenchmark(("Copy" + suffix).c_str(), BM_Copy, bytes);
     for (const TensorType type : kTypes) {
       const std::string stem = "MatMul/" + std::string(Traits(type).name);
-      benchmark::RegisterBenchmark((stem + "/rows:1" + suffix).c_str(), BM_MatMul, type, 1, bytes);
+      std::string full = stem + "/rows:1";
+      full += suffix;
+      benchmark::RegisterBenchmark(full.c_str(), BM_MatMul, type, 1, bytes);
     }
   }
   for (const TensorType type : kTypes) {
     const std::string stem = "MatMul/" + std::string(Traits(type).name);
-    benchmark::RegisterBenchmark((stem + "/rows:32/1MiB").c_str(), BM_MatMul, type, 32,
-                                 size_t{1} << 20);
+    const std::string name = stem + "/rows:32/1MiB";
+    benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, type, 32, size_t{1} << 20);
   }
   benchmark::RegisterBenchmark("Attend/32x64", BM_Attend);
   benchmark::RegisterBenchmark("RmsNorm", BM_RmsNorm);

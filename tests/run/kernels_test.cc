@@ -127,7 +127,7 @@ TEST(ApplyRope, RotatesBothPairings) {
 TEST(Gelu, IsTheTanhFormToAMillionth) {
   OnEveryTarget([] {
     std::vector<float> x;
-    for (double v = -12; v <= 12; v += 0.00917) x.push_back(static_cast<float>(v));
+    for (int i = -1300; i <= 1300; ++i) x.push_back(static_cast<float>(i) * 0.00917F);
     x.push_back(0.0F);
     x.push_back(-1e4F);
     x.push_back(1e4F);
