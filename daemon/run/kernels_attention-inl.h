@@ -75,9 +75,9 @@ HWY_INLINE void Scores(const float* q, const uint16_t* keys, size_t n_tokens, si
   }
 }
 
-HWY_NOINLINE void AttendBlock(const float* q, const uint16_t* keys, const uint16_t* values,
-                              size_t n_tokens, size_t head_dim, float scale, AttentionState* state,
-                              float* acc) {
+HWY_NOINLINE inline void AttendBlock(const float* q, const uint16_t* keys, const uint16_t* values,
+                                     size_t n_tokens, size_t head_dim, float scale,
+                                     AttentionState* state, float* acc) {
   assert(n_tokens >= 1 && n_tokens <= kBlockTokens);
   const DF df;
   const size_t lanes = hn::Lanes(df);
@@ -135,8 +135,8 @@ HWY_NOINLINE void AttendBlock(const float* q, const uint16_t* keys, const uint16
   }
 }
 
-HWY_NOINLINE void FinishAttention(const AttentionState& state, const float* acc, size_t head_dim,
-                                  float* out) {
+HWY_NOINLINE inline void FinishAttention(const AttentionState& state, const float* acc,
+                                         size_t head_dim, float* out) {
   const VF inverse = hn::Set(DF(), 1.0F / state.sum);
   Map2(acc, acc, head_dim, out, [inverse](VF a, VF) HWY_ATTR { return hn::Mul(a, inverse); });
 }

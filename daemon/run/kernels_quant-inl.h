@@ -41,7 +41,7 @@ HWY_INLINE RowView ViewRow(const uint8_t* prepared, size_t columns, size_t colum
           reinterpret_cast<const int16_t*>(sum) + column / 16};
 }
 
-HWY_NOINLINE void PrepareQ8(const float* x, size_t columns, void* out) {
+HWY_NOINLINE inline void PrepareQ8(const float* x, size_t columns, void* out) {
   const DF df;
   const DI di;
   const hn::Rebind<int8_t, DF> d8;

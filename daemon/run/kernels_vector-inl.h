@@ -33,8 +33,8 @@ HWY_INLINE double SumInDouble(size_t n, Term term) {
   return strand[0];
 }
 
-HWY_NOINLINE void RmsNorm(const float* x, const float* weight, float epsilon, size_t n,
-                          float* out) {
+HWY_NOINLINE inline void RmsNorm(const float* x, const float* weight, float epsilon, size_t n,
+                                 float* out) {
   const double squares = SumInDouble(n, [x](size_t i) { return double{x[i]} * double{x[i]}; });
   const double mean = squares / static_cast<double>(n);
   const auto scale = static_cast<float>(1.0 / std::sqrt(mean + double{epsilon}));
@@ -42,8 +42,8 @@ HWY_NOINLINE void RmsNorm(const float* x, const float* weight, float epsilon, si
   Map2(x, weight, n, out, [vscale](VF v, VF w) HWY_ATTR { return hn::Mul(hn::Mul(v, vscale), w); });
 }
 
-HWY_NOINLINE void LayerNorm(const float* x, const float* weight, const float* bias, float epsilon,
-                            size_t n, float* out) {
+HWY_NOINLINE inline void LayerNorm(const float* x, const float* weight, const float* bias,
+                                   float epsilon, size_t n, float* out) {
   const double mean =
       SumInDouble(n, [x](size_t i) { return double{x[i]}; }) / static_cast<double>(n);
   const double squares = SumInDouble(n, [x, mean](size_t i) {
@@ -57,8 +57,8 @@ HWY_NOINLINE void LayerNorm(const float* x, const float* weight, const float* bi
   }
 }
 
-HWY_NOINLINE void ApplyRope(float* head, const float* cosine, const float* sine, size_t n_pairs,
-                            bool interleaved) {
+HWY_NOINLINE inline void ApplyRope(float* head, const float* cosine, const float* sine,
+                                   size_t n_pairs, bool interleaved) {
   if (interleaved) {
     for (size_t i = 0; i < n_pairs; ++i) {
       const float a = head[2 * i];
@@ -79,7 +79,7 @@ HWY_NOINLINE void ApplyRope(float* head, const float* cosine, const float* sine,
 
 // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)) with u = sqrt(2/pi) (x + 0.044715 x^3): the logistic
 // form keeps its relative precision for negative x, where 1 + tanh(u) cancels.
-HWY_NOINLINE void Gelu(float* x, size_t n) {
+HWY_NOINLINE inline void Gelu(float* x, size_t n) {
   Map2(x, x, n, x, [](VF v, VF) HWY_ATTR {
     const DF df;
     const VF cubic = hn::Mul(hn::Mul(v, v), hn::Set(df, 0.044715F));
@@ -89,7 +89,7 @@ HWY_NOINLINE void Gelu(float* x, size_t n) {
   });
 }
 
-HWY_NOINLINE void SwiGlu(const float* gate, float* up, size_t n) {
+HWY_NOINLINE inline void SwiGlu(const float* gate, float* up, size_t n) {
   Map2(gate, up, n, up, [](VF g, VF u) HWY_ATTR {
     const DF df;
     const VF e = Exp(hn::Neg(g));
@@ -97,11 +97,11 @@ HWY_NOINLINE void SwiGlu(const float* gate, float* up, size_t n) {
   });
 }
 
-HWY_NOINLINE void AddInPlace(float* y, const float* x, size_t n) {
+HWY_NOINLINE inline void AddInPlace(float* y, const float* x, size_t n) {
   Map2(y, x, n, y, [](VF a, VF b) HWY_ATTR { return hn::Add(a, b); });
 }
 
-HWY_NOINLINE void HalfToFloat(const uint16_t* x, size_t n, float* out) {
+HWY_NOINLINE inline void HalfToFloat(const uint16_t* x, size_t n, float* out) {
   const DF df;
   const size_t lanes = hn::Lanes(df);
   size_t i = 0;
@@ -136,7 +136,7 @@ HWY_INLINE uint16_t RoundToHalf(float value) {
   return static_cast<uint16_t>(sign | (bits >> 13));
 }
 
-HWY_NOINLINE void FloatToHalf(const float* x, size_t n, uint16_t* out) {
+HWY_NOINLINE inline void FloatToHalf(const float* x, size_t n, uint16_t* out) {
   size_t i = 0;
 #if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
   const DF df;
