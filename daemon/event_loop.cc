@@ -18,6 +18,16 @@ EventLoop::EventLoop(Scheduler& scheduler, RpcServer& server, std::chrono::milli
     }
   }
   AwaitSignal();
+  FeedWatchdog();
+}
+
+void EventLoop::FeedWatchdog() {
+  if (watchdog_interval_.count() == 0) return;
+  SdNotify("WATCHDOG=1");
+  watchdog_timer_.expires_after(watchdog_interval_);
+  watchdog_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) FeedWatchdog();
+  });
 }
 
 void EventLoop::AwaitSignal() {

@@ -3,6 +3,9 @@
 // While there is work the scheduler steps for kStepBurst, then both queues are polled without
 // sleeping; idle, the thread sleeps in the completion queue and looks at Asio every kIdleTick. Only
 // this loop sleeps.
+// A turn of the loop feeds the service manager's watchdog: a thread stuck in a stage or a handler
+// does not.
+//
 // Called by: main. Memory: some KiB.
 #pragma once
 
@@ -14,6 +17,7 @@
 
 #include "daemon/queue/scheduler.h"
 #include "daemon/rpc/server.h"
+#include "daemon/sd_notify.h"
 #include "storage/base/status.h"
 
 namespace thimble {
@@ -45,6 +49,7 @@ class EventLoop {
 
   void AwaitSignal();
   void RunSteps();
+  void FeedWatchdog();
   void CutOff();  // the grace period is over
 
   Scheduler& scheduler_;
@@ -53,6 +58,8 @@ class EventLoop {
   boost::asio::io_context io_{1};
   boost::asio::signal_set signals_{io_};
   boost::asio::steady_timer grace_timer_{io_};
+  const std::chrono::microseconds watchdog_interval_ = WatchdogInterval();  // 0: nobody watches
+  boost::asio::steady_timer watchdog_timer_{io_};
   bool stopping_ = false;
   bool cut_off_ = false;
   bool stuck_ = false;

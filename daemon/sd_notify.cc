@@ -4,11 +4,27 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
 namespace thimble {
+namespace {
+
+// The whole number in the environment's `name`; 0 where there is none, or something else.
+uint64_t EnvironmentNumber(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return 0;
+  uint64_t value = 0;
+  const char* end = text + std::strlen(text);
+  const auto [last, error] = std::from_chars(text, end, value);
+  return error == std::errc() && last == end ? value : 0;
+}
+
+}  // namespace
 
 void SdNotify(std::string_view state) {
   const char* path = std::getenv("NOTIFY_SOCKET");
@@ -25,6 +41,17 @@ void SdNotify(std::string_view state) {
   (void)::sendto(fd, state.data(), state.size(), MSG_NOSIGNAL,
                  reinterpret_cast<const sockaddr*>(&address), size);
   ::close(fd);
+}
+
+std::chrono::microseconds WatchdogInterval() {
+  // A parent that is watched may have left its variables to us.
+  if (std::getenv("WATCHDOG_PID") != nullptr &&
+      EnvironmentNumber("WATCHDOG_PID") != static_cast<uint64_t>(::getpid())) {
+    return {};
+  }
+  // An hour is no watch; the bound keeps the sum with a clock's time in range.
+  constexpr uint64_t kLongest = 3'600'000'000;
+  return std::chrono::microseconds(std::min(EnvironmentNumber("WATCHDOG_USEC"), kLongest) / 2);
 }
 
 }  // namespace thimble
