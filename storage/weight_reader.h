@@ -1,11 +1,11 @@
-// The weight reader: brings spans of the model file into RAM past the page cache, the next one while
-// the current one is in use. Single-threaded; at most kMaxInFlight reads are under way.
+// The weight reader: brings spans of the model file into RAM past the page cache, the next one
+// while the current one is in use. Single-threaded; at most kMaxInFlight reads are under way.
 //
 // Backends, in the order they are tried (each refusal's reason is kept for the log and the status):
-//   io_uring + O_DIRECT, Linux AIO + O_DIRECT, pread + O_DIRECT (no overlap), buffered pread followed by
-//   posix_fadvise(DONTNEED) with WILLNEED for the announced next span.
-// Called by: the tile ring and the resident set (daemon/run). Memory: none of its own but the io_uring
-// rings (about 20 KiB); destinations are the arena's.
+//   io_uring + O_DIRECT, Linux AIO + O_DIRECT, pread + O_DIRECT (no overlap), buffered pread
+//   followed by posix_fadvise(DONTNEED) with WILLNEED for the announced next span.
+// Called by: the tile ring and the resident set (daemon/run). Memory: none of its own but the
+// io_uring rings (about 20 KiB); destinations are the arena's.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,8 @@
 namespace thimble {
 
 enum class ReaderBackend : uint8_t { kAuto, kIoUring, kLinuxAio, kDirectPread, kBufferedPread };
-std::string_view ReaderBackendName(ReaderBackend backend);  // "io_uring", "aio", "direct", "buffered"
+std::string_view ReaderBackendName(
+    ReaderBackend backend);  // "io_uring", "aio", "direct", "buffered"
 Result<ReaderBackend> ParseReaderBackend(std::string_view text);  // the same and "auto"
 
 // O_DIRECT's alignment of file offset, length and memory.
@@ -36,32 +37,32 @@ constexpr uint64_t ReadBufferBytes(uint64_t offset, uint64_t bytes) {
 }
 
 struct ReadStats {
-  uint64_t bytes = 0;          // read from the file, alignment included
-  uint64_t reads = 0;          // operations
-  uint64_t stall_ns = 0;       // spent waiting in Wait
+  uint64_t bytes = 0;     // read from the file, alignment included
+  uint64_t reads = 0;     // operations
+  uint64_t stall_ns = 0;  // spent waiting in Wait
 };
 
 class WeightReader {
  public:
   static constexpr unsigned kMaxInFlight = 4;
 
-  // `file` must outlive the reader. kAuto takes the first backend that works (a probe read decides);
-  // a backend named explicitly that does not work is an error that says why. `arena` (may be empty)
-  // is registered as fixed buffers where io_uring allows it.
+  // `file` must outlive the reader. kAuto takes the first backend that works (a probe read
+  // decides); a backend named explicitly that does not work is an error that says why. `arena` (may
+  // be empty) is registered as fixed buffers where io_uring allows it.
   static Result<std::unique_ptr<WeightReader>> Open(RandomAccessFile& file, ReaderBackend backend,
                                                     std::span<std::byte> arena);
   // Waits for the reads that are under way, whose buffers must still be there.
   virtual ~WeightReader() = default;
 
-  // Starts reading [offset, offset + bytes) into `buffer`, which is aligned to kReadAlignment, holds
-  // ReadBufferBytes(offset, bytes), and stays untouched until Wait. The wanted bytes begin at
+  // Starts reading [offset, offset + bytes) into `buffer`, which is aligned to kReadAlignment,
+  // holds ReadBufferBytes(offset, bytes), and stays untouched until Wait. The wanted bytes begin at
   // buffer + offset % kReadAlignment. Returns a ticket for Wait.
   // RESOURCE_EXHAUSTED where kMaxInFlight are under way; INVALID_ARGUMENT for no bytes, a span past
   // 2^63, a buffer that is not aligned.
   virtual Result<uint32_t> Start(uint64_t offset, uint64_t bytes, std::byte* buffer) = 0;
-  // Blocks until that read is complete; in any order, once a ticket. A file that ends before the wanted
-  // bytes do is DATA_LOSS ("the file has shrunk"), an I/O error UNAVAILABLE; the message has path,
-  // offset and length. Short reads inside the file are continued.
+  // Blocks until that read is complete; in any order, once a ticket. A file that ends before the
+  // wanted bytes do is DATA_LOSS ("the file has shrunk"), an I/O error UNAVAILABLE; the message has
+  // path, offset and length. Short reads inside the file are continued.
   virtual Status Wait(uint32_t ticket) = 0;
 
   [[nodiscard]] virtual ReaderBackend backend() const = 0;

@@ -55,7 +55,7 @@ struct CeilingUsage {  // bytes, of the group
   uint64_t page_cache = 0;  // memory.stat: cache / file
   uint64_t anonymous = 0;   // memory.stat: rss / anon
   uint64_t failures = 0;    // charges that ran into the limit: memory.failcnt and
-                          // memory.memsw.failcnt, memory.events: max
+                            // memory.memsw.failcnt, memory.events: max
   uint64_t oom_kills = 0;
 };
 

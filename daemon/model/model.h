@@ -1,7 +1,7 @@
 // What the plan and the runner know of a model: a description made of matrices, norms and a few
-// numbers, the same for every architecture. An architecture is one file (arch_*.cc) that maps a GGUF
-// file's names and keys to this description, and a row in the table in architectures.cc; nothing
-// else changes when one is added.
+// numbers, the same for every architecture. An architecture is one file (arch_*.cc) that maps a
+// GGUF file's names and keys to this description, and a row in the table in architectures.cc;
+// nothing else changes when one is added.
 #pragma once
 
 #include <array>
@@ -85,8 +85,8 @@ struct Model {
   Norm output_norm;
   Linear output;  // [vocab_size, hidden_size]; the token embedding where the file ties them
 
-  // XXH3-128 of the header, the file's size and the first 4 KiB of every tensor's data, as 16 bytes.
-  // Names this model in everything kept under the state directory.
+  // XXH3-128 of the header, the file's size and the first 4 KiB of every tensor's data, as 16
+  // bytes. Names this model in everything kept under the state directory.
   std::array<uint8_t, 16> fingerprint{};
   FileIdentity identity;  // of the file when it was loaded
 
@@ -94,8 +94,8 @@ struct Model {
 };
 
 // Parses and validates `file` and maps it to a Model. Errors name the file, the key or tensor, and
-// the number: INVALID_ARGUMENT for a malformed file, UNIMPLEMENTED for an architecture, tensor type or
-// option thimble does not know.
+// the number: INVALID_ARGUMENT for a malformed file, UNIMPLEMENTED for an architecture, tensor type
+// or option thimble does not know.
 Result<std::unique_ptr<Model>> LoadModel(RandomAccessFile& file);
 
 }  // namespace thimble

@@ -11,8 +11,8 @@ namespace thimble {
 class LogitsSink {
  public:
   virtual ~LogitsSink() = default;
-  // Logits of ids [first_token, first_token + logits.size()) for row `row`, counted from 0 among the
-  // rows of the item that want logits. Tiles come in rising order of ids.
+  // Logits of ids [first_token, first_token + logits.size()) for row `row`, counted from 0 among
+  // the rows of the item that want logits. Tiles come in rising order of ids.
   virtual Status OnLogits(uint32_t row, uint32_t first_token, std::span<const float> logits) = 0;
 };
 
