@@ -30,8 +30,11 @@ void ForEachSegment(Use use) {
       if (header.p_type != PT_LOAD || (header.p_flags & PF_W) != 0 || header.p_memsz == 0) continue;
       const uint64_t address = info->dlpi_addr + header.p_vaddr;
       const uint64_t begin = AlignDown(address, page_bytes);
-      (*static_cast<Use*>(data))(Segment{reinterpret_cast<void*>(static_cast<uintptr_t>(begin)),
-                                         AlignUp(address + header.p_memsz, page_bytes) - begin});
+      // The loader gives addresses as numbers.
+      // NOLINTNEXTLINE(performance-no-int-to-ptr)
+      void* const pages = reinterpret_cast<void*>(static_cast<uintptr_t>(begin));
+      (*static_cast<Use*>(data))(
+          Segment{pages, AlignUp(address + header.p_memsz, page_bytes) - begin});
     }
     return 0;
   };
