@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <string>
-#include <utility>
 
 #include "daemon/plan/plan.h"
 #include "storage/base/bytes.h"
@@ -115,7 +114,7 @@ void MakeGroups(const Model& model, Plan* plan) {
         Group wider = MakeGroup(model, *plan, begin, middle);
         if (ValuesBytes(wider) <= limit) {
           fits = middle;
-          group = std::move(wider);
+          group = wider;
         } else {
           fails = middle;
         }
@@ -125,7 +124,7 @@ void MakeGroups(const Model& model, Plan* plan) {
       plan->stages[s].group = static_cast<uint32_t>(plan->groups.size());
     }
     begin = group.stage_end;
-    plan->groups.push_back(std::move(group));
+    plan->groups.push_back(group);
   }
 }
 
