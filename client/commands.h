@@ -57,7 +57,6 @@ struct PlanCommand {
   std::string model;
   std::string ram_ceiling;  // "16M"; empty: none
   std::string granularity = "auto";
-  uint32_t context = 0;
   uint32_t max_active = 4;
   uint32_t prompt_chunk = 64;
   bool json = false;

@@ -65,7 +65,6 @@ void AddPlan(CLI::App& app, PlanCommand& c) {
   CLI::App& sub = *app.add_subcommand("plan", "The plan of a model's stages, without a daemon");
   sub.add_option("--model", c.model, "a GGUF file")->required();
   AddCeiling(sub, c.ram_ceiling, c.granularity);
-  sub.add_option("--context", c.context, "tokens of one request (default: the model's own)");
   sub.add_option("--max-active", c.max_active, "requests computed together (default: 4)")
       ->check(CLI::Range(1, 64));
   sub.add_option("--prompt-chunk", c.prompt_chunk, "prompt tokens in one pass (default: 64)")
