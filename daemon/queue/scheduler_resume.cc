@@ -9,7 +9,7 @@ namespace thimble {
 Status SchedulerImpl::Resume() {
   THIMBLE_ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers, journal_.Unfinished());
   for (const uint64_t number : numbers) {
-    const Status resumed = ResumeOne(number);
+    Status resumed = ResumeOne(number);
     if (resumed.code() == StatusCode::kDataLoss) {
       RequestResult lost;
       lost.reason = FinishReason::kError;
@@ -118,7 +118,7 @@ Status SchedulerImpl::AttachEnded(const Journal::Entry& entry, const GenerationR
   GenerationRequest options = request;
   std::vector<TokenId> prompt = std::exchange(options.prompt, {});
   auto live = std::make_unique<LiveRequest>(entry.number, std::move(options), std::move(prompt));
-  if (const Status taken = TakeTokens(*live, entry.tokens); !taken.ok()) {
+  if (Status taken = TakeTokens(*live, entry.tokens); !taken.ok()) {
     THIMBLE_RETURN_IF_ERROR(journal_.Remove(entry.number));
     return taken;
   }
