@@ -231,6 +231,7 @@ void SchedulerImpl::Activate(LiveRequest& request) {
   request.log_probabilities.reserve(capacity - request.n_prompt);
   request.sampler.emplace(request.options.sampling, vocab_size_, request.slot, &store_);
   request.started_at = options_.clock();
+  totals_.queue_seconds.Observe(request.started_at - request.accepted_at);
   request.cached = std::min(request.sequence.n_tokens, request.n_prompt);
   if (request.sink != nullptr) {
     request.sink->OnStarted(request.n_prompt, request.cached);

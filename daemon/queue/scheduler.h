@@ -19,6 +19,7 @@
 #include <string>
 
 #include "daemon/model/tokenizer.h"
+#include "daemon/queue/histogram.h"
 #include "daemon/queue/request.h"
 #include "daemon/run/runner.h"
 #include "storage/journal.h"
@@ -42,6 +43,9 @@ struct SchedulerStatus {
   uint64_t requests_total = 0;
   uint64_t prompt_tokens_total = 0;  // computed, those found in the cache aside
   uint64_t generated_tokens_total = 0;
+  Histogram queue_seconds;           // from acceptance to the first pass
+  Histogram first_token_seconds;     // from acceptance
+  Histogram token_interval_seconds;  // between two tokens of a request
 };
 
 class Scheduler {

@@ -58,6 +58,7 @@ struct LiveRequest {
   double accepted_at = 0;
   double started_at = -1;
   double first_token_at = -1;
+  double last_token_at = -1;
   uint32_t cached = 0;
   RequestResult result;           // kEnded
   bool forget_when_told = false;  // kEnded with an error kept for this client

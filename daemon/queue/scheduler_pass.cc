@@ -94,6 +94,7 @@ void SchedulerImpl::PassDone() {
 
   // Durable before anyone is told.
   const Status journaled = journal_.AppendTokens(emitted_);
+  const double now = options_.clock();
   for (LiveRequest* request : emitters_) {
     if (!journaled.ok()) {
       request->tokens.pop_back();
@@ -102,7 +103,13 @@ void SchedulerImpl::PassDone() {
       continue;
     }
     ++totals_.generated_tokens_total;
-    if (request->first_token_at < 0) request->first_token_at = options_.clock();
+    if (request->last_token_at >= 0) {
+      totals_.token_interval_seconds.Observe(now - request->last_token_at);
+    } else if (request->generated() == 1) {  // else: the first one since the daemon's restart
+      totals_.first_token_seconds.Observe(now - request->accepted_at);
+    }
+    if (request->first_token_at < 0) request->first_token_at = now;
+    request->last_token_at = now;
     Tell(*request, 1, true);
     if (request->state != State::kActive) continue;
     if (const auto reason = EndAfter(*request)) End(*request, *reason);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "tests/queue/fakes.h"
 
@@ -72,6 +73,15 @@ TEST_F(SchedulerTest, TellsARequestFromQueuedToDone) {
   EXPECT_EQ(status.requests_total, 1U);
   EXPECT_EQ(status.prompt_tokens_total, 20U);
   EXPECT_EQ(status.generated_tokens_total, 5U);
+  const auto observed = [](const Histogram& histogram) {
+    return std::accumulate(histogram.counts.begin(), histogram.counts.end(), uint64_t{0});
+  };
+  EXPECT_EQ(observed(status.queue_seconds), 1U);
+  EXPECT_DOUBLE_EQ(status.queue_seconds.sum, sink.done->timings.queued);
+  EXPECT_EQ(observed(status.first_token_seconds), 1U);
+  EXPECT_DOUBLE_EQ(status.first_token_seconds.sum, sink.done->timings.first_token);
+  EXPECT_EQ(observed(status.token_interval_seconds), 4U) << "between five tokens";
+  EXPECT_GT(status.token_interval_seconds.sum, 0);
   EXPECT_TRUE(world_.journal->Unfinished()->empty());
 }
 
