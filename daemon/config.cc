@@ -83,6 +83,18 @@ std::vector<OptionSpec> MakeTable() {
          config.listen = text;
          return {};
        }},
+      {"--http", "ADDRESS", "127.0.0.1:9464",
+       "health and metrics: 127.0.0.1:PORT, [::1]:PORT, unix:PATH, or off",
+       [](const std::string& text, Config& config) -> Status {
+         if (text != "off") {
+           const Result<ListenAddress> address = ParseListenAddress(text);
+           if (!address.ok()) {
+             return InvalidArgumentError("off, " + address.status().message());
+           }
+         }
+         config.http = text;
+         return {};
+       }},
       Count("--context", &Config::context_tokens, 1, 1U << 20, "the model's own, at most 2048",
             "tokens of one request, prompt and generated"),
       Count("--max-active", &Config::max_active, 1, 64, "4", "requests computed together"),

@@ -190,6 +190,11 @@ DaemonStatus Engine::Describe() const {
     const bool in_layer = stage.kind > StageKind::kEmbed && stage.kind < StageKind::kFinalNorm;
     if (in_layer) status.stage += " of layer " + std::to_string(stage.layer);
   }
+  for (size_t kind = 0; kind < kStageKinds; ++kind) {
+    status.stage_seconds[kind] = static_cast<double>(run.stage_ns[kind]) * 1e-9;
+  }
+  status.passes = run.passes;
+  status.pass_rows = run.rows;
   status.requests = scheduler_->status();
   status.prefix_hit_tokens = kv_->stats().prefix_hit_tokens;
 

@@ -43,11 +43,11 @@ void EventLoop::AwaitSignal() {
 }
 
 void EventLoop::Stop(const std::string& why) {
-  if (stopping_) {
+  if (!stopping_.empty()) {
     CutOff();
     return;
   }
-  stopping_ = true;
+  stopping_ = why.empty() ? "the daemon is stopping" : why;
   LogLine(LogLevel::kInfo, "stopping").Add("why", why);
   SdNotify("STOPPING=1");
   scheduler_.Suspend(why);
@@ -81,13 +81,17 @@ void EventLoop::RunSteps() {
   } while (scheduler_.HasWork() && std::chrono::steady_clock::now() < end);
 }
 
+std::chrono::milliseconds EventLoop::Tick() const {
+  return short_tick_ && short_tick_() ? kShortTick : kIdleTick;
+}
+
 Status EventLoop::Run() {
-  while (!(stopping_ && server_.drained())) {
-    const bool work = !stopping_ && scheduler_.HasWork();
+  while (stopping_.empty() || !server_.drained()) {
+    const bool work = stopping_.empty() && scheduler_.HasWork();
     if (work) RunSteps();
     io_.restart();
     io_.poll();
-    server_.Poll(work ? std::chrono::milliseconds(0) : kIdleTick);
+    server_.Poll(work ? std::chrono::milliseconds(0) : Tick());
     if (stuck_)
       return DeadlineExceededError("stop: calls are still open after they were cancelled");
   }

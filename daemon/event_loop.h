@@ -2,7 +2,8 @@
 //
 // While there is work the scheduler steps for kStepBurst, then both queues are polled without
 // sleeping; idle, the thread sleeps in the completion queue and looks at Asio every kIdleTick. Only
-// this loop sleeps.
+// this loop sleeps. Where a socket of Asio's has someone waiting (SetShortTick) it looks every
+// kShortTick.
 // A turn of the loop feeds the service manager's watchdog: a thread stuck in a stage or a handler
 // does not.
 //
@@ -13,7 +14,9 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "daemon/queue/scheduler.h"
 #include "daemon/rpc/server.h"
@@ -26,6 +29,7 @@ class EventLoop {
  public:
   static constexpr std::chrono::milliseconds kStepBurst{2};
   static constexpr std::chrono::milliseconds kIdleTick{100};
+  static constexpr std::chrono::milliseconds kShortTick{5};
 
   // Takes SIGTERM, SIGINT and SIGHUP over. `grace`: for clients to take what was sent before they
   // are cut off.
@@ -41,6 +45,13 @@ class EventLoop {
   // once.
   void Stop(const std::string& why);
 
+  // `wanted`, asked before each sleep: whether someone waits for a socket of io(). Must stay valid
+  // while Run runs.
+  void SetShortTick(std::function<bool()> wanted) { short_tick_ = std::move(wanted); }
+
+  // Why Stop was called; empty: it was not.
+  [[nodiscard]] const std::string& stopping() const { return stopping_; }
+
   // For timers and sockets of others.
   [[nodiscard]] boost::asio::io_context& io() { return io_; }
 
@@ -50,6 +61,7 @@ class EventLoop {
   void AwaitSignal();
   void RunSteps();
   void FeedWatchdog();
+  [[nodiscard]] std::chrono::milliseconds Tick() const;
   void CutOff();  // the grace period is over
 
   Scheduler& scheduler_;
@@ -60,7 +72,8 @@ class EventLoop {
   boost::asio::steady_timer grace_timer_{io_};
   const std::chrono::microseconds watchdog_interval_ = WatchdogInterval();  // 0: nobody watches
   boost::asio::steady_timer watchdog_timer_{io_};
-  bool stopping_ = false;
+  std::function<bool()> short_tick_;
+  std::string stopping_;
   bool cut_off_ = false;
   bool stuck_ = false;
   Status error_;

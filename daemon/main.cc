@@ -13,6 +13,8 @@
 #include "daemon/config.h"
 #include "daemon/engine.h"
 #include "daemon/event_loop.h"
+#include "daemon/http/routes.h"
+#include "daemon/http/server.h"
 #include "daemon/log.h"
 #include "daemon/rpc/server.h"
 #include "daemon/sd_notify.h"
@@ -42,6 +44,20 @@ int Fail(const Status& status) {
   return 1;
 }
 
+// Null where it is off.
+Result<std::unique_ptr<HttpServer>> StartHttp(const Config& config, const Engine& engine,
+                                              EventLoop& loop) {
+  if (config.http == "off") return std::unique_ptr<HttpServer>();
+  HttpOptions options;
+  THIMBLE_ASSIGN_OR_RETURN(options.address, ParseListenAddress(config.http));
+  THIMBLE_ASSIGN_OR_RETURN(
+      std::unique_ptr<HttpServer> server,
+      HttpServer::Start(loop.io(), options,
+                        MakeHttpRoutes(engine, [&loop] { return loop.stopping(); })));
+  loop.SetShortTick([http = server.get()] { return http->busy(); });
+  return server;
+}
+
 int Serve(const Config& config) {
   Result<std::unique_ptr<Engine>> opened = Engine::Open(config);
   if (!opened.ok()) return Fail(opened.status());
@@ -63,10 +79,12 @@ int Serve(const Config& config) {
   Status status;
   {
     EventLoop loop(engine.scheduler(), **server);
+    const Result<std::unique_ptr<HttpServer>> http = StartHttp(config, engine, loop);
+    if (!http.ok()) return Fail(http.status());
     if (const Status kept = KeepProgramPages(); !kept.ok()) {
       LogLine(LogLevel::kWarning, "ceiling").Add("note", kept.message());
     }
-    LogLine(LogLevel::kInfo, "ready").Add("listen", config.listen);
+    LogLine(LogLevel::kInfo, "ready").Add("listen", config.listen).Add("http", config.http);
     SdNotify("READY=1");
     status = loop.Run();
   }

@@ -2,11 +2,13 @@
 // whoever else asks) by the serving code. Memory: some strings while it is told.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "daemon/ceiling/ceiling.h"
+#include "daemon/plan/stage.h"
 #include "daemon/queue/scheduler.h"
 
 namespace thimble {
@@ -30,6 +32,9 @@ struct DaemonStatus {
   std::string granularity;
   uint32_t groups = 0;
   std::string stage;
+  std::array<double, kStageKinds> stage_seconds{};  // by StageKind, waiting for weights aside
+  uint64_t passes = 0;
+  uint64_t pass_rows = 0;
 
   SchedulerStatus requests;
   uint64_t prefix_hit_tokens = 0;

@@ -5,13 +5,17 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "daemon/model/tokenizer.h"
 #include "daemon/queue/scheduler.h"
 #include "daemon/status.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "thimble/v1/thimble.grpc.pb.h"
 
 namespace thimble {
+
+class HealthWatchCall;
 
 // What the service speaks for. Everything must outlive the server.
 struct RpcServices {
@@ -27,10 +31,12 @@ struct RpcContext {
   uint32_t max_events;  // waiting to be sent to one client before its request is left out of passes
 
   v1::Thimble::AsyncService service;
+  grpc::health::v1::Health::AsyncService health;
   grpc::ServerCompletionQueue* queue = nullptr;
   std::string stopping;  // why; empty: not stopping
   uint32_t calls = 0;    // call objects, those that wait for a client included
   uint32_t streams = 0;  // of these, Generate calls with a client
+  std::vector<HealthWatchCall*> watchers = {};  // of these, Watch calls with a client
 };
 
 }  // namespace thimble

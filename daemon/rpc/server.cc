@@ -9,6 +9,7 @@
 #include "daemon/log.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/generate_call.h"
+#include "daemon/rpc/health_call.h"
 #include "daemon/rpc/status_call.h"
 
 namespace thimble {
@@ -29,6 +30,7 @@ RpcServer::RpcServer(const RpcServerOptions& options, const RpcServices& service
                .max_streams = options.max_streams,
                .max_events = options.max_events,
                .service = {},
+               .health = {},
                .stopping = {}} {}
 
 Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
@@ -38,6 +40,8 @@ Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& opti
   THIMBLE_RETURN_IF_ERROR(server->Bind());
   GenerateCall::Await(server->context_);
   StatusCall::Await(server->context_);
+  HealthCheckCall::Await(server->context_);
+  HealthWatchCall::Await(server->context_);
   return server;
 }
 
@@ -46,6 +50,7 @@ Status RpcServer::Bind() {
   int port = 0;
   builder.AddListeningPort(address_.grpc, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&context_.service);
+  builder.RegisterService(&context_.health);
   const uint64_t prompt_bytes = uint64_t{kPromptBytesPerToken} * context_.services.context_tokens;
   builder.SetMaxReceiveMessageSize(
       static_cast<int>(std::min(kMaxMessageBytes, prompt_bytes + kMessageSlack)));
@@ -106,6 +111,7 @@ size_t RpcServer::Poll(std::chrono::milliseconds wait) {
 void RpcServer::BeginShutdown(const std::string& why) {
   if (!context_.stopping.empty()) return;
   context_.stopping = why;
+  for (HealthWatchCall* watcher : context_.watchers) watcher->Stop();
   grpc_server_shutdown_and_notify(server_->c_server(), queue_->cq(), &shutdown_tag_);
 }
 

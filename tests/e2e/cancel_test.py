@@ -126,7 +126,7 @@ def two_daemons_cannot_share_a_state_directory(test):
     daemon = test.daemon(options=["--enforcement", "none"]).ready()
     done = subprocess.run([test.thimbled, "--model", harness.BUILTIN, "--enforcement", "none", "--state-dir",
                            os.path.join(daemon.state, "data"), "--listen",
-                           "unix:" + os.path.join(test.scratch, "other")],
+                           "unix:" + os.path.join(test.scratch, "other"), "--http", "off"],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     assert done.returncode not in (0, None) and done.returncode > 0, done.returncode
     daemon.generate("Once", "--max-tokens", 4).require()

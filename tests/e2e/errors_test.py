@@ -26,7 +26,7 @@ def refused(test, program, *arguments):
 
 def daemon_refuses(test, *options):
     return refused(test, test.thimbled, "--state-dir", os.path.join(test.scratch, "data"), "--listen",
-                   "unix:" + os.path.join(test.scratch, "socket"), *options)
+                   "unix:" + os.path.join(test.scratch, "socket"), "--http", "off", *options)
 
 
 def a_missing_model_is_named(test):

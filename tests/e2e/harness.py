@@ -184,6 +184,8 @@ class Daemon:
         self.log_path = os.path.join(self.state, "log")
         command = [test.thimbled, "--model", model, "--state-dir", os.path.join(self.state, "data"),
                    "--listen", "unix:" + self.socket, *options]
+        if "--http" not in options:  # several daemons run at a time, and the port is one
+            command += ["--http", "off"]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             preexec_fn=group.enter if group else None)

@@ -34,6 +34,7 @@ TEST(Config, DefaultsAreThoseOfTheTable) {
     EXPECT_EQ(typed.prompt_chunk, config.prompt_chunk);
     EXPECT_EQ(typed.cache_bytes, config.cache_bytes);
     EXPECT_EQ(typed.listen, config.listen);
+    EXPECT_EQ(typed.http, config.http);
     EXPECT_EQ(typed.state_dir, config.state_dir);
   }
 }
@@ -44,6 +45,7 @@ TEST(Config, ReadsEveryOption) {
                                            "--enforcement",  "process",
                                            "--state-dir",    "/s",
                                            "--listen",       "127.0.0.1:7070",
+                                           "--http",         "off",
                                            "--context",      "256",
                                            "--max-active",   "2",
                                            "--max-queue",    "0",
@@ -58,6 +60,7 @@ TEST(Config, ReadsEveryOption) {
   EXPECT_EQ(config.enforcement, Enforcement::kProcess);
   EXPECT_EQ(config.state_dir, "/s");
   EXPECT_EQ(config.listen, "127.0.0.1:7070");
+  EXPECT_EQ(config.http, "off");
   EXPECT_EQ(config.context_tokens, 256);
   EXPECT_EQ(config.max_active, 2);
   EXPECT_EQ(config.max_queue, 0);
@@ -82,6 +85,7 @@ TEST(Config, AnErrorNamesTheOptionTheValueAndTheRange) {
       {"--reader", "mmap", "auto|io_uring"},
       {"--cache-size", "1M", "16.0 MiB"},
       {"--listen", "nonsense", "unix:PATH"},
+      {"--http", "0.0.0.0:9464", "only this machine"},
       {"--state-dir", "", "empty"},
   };
   for (const std::vector<const char*>& bad : cases) {

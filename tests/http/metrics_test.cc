@@ -1,0 +1,188 @@
+#include "daemon/http/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace thimble {
+namespace {
+
+struct Sample {
+  std::string name;
+  std::string labels;
+  std::string value;
+};
+
+// Text format 0.0.4, read strictly: adds a failure for anything that is not well-formed.
+struct Page {
+  std::map<std::string, std::string> types;
+  std::set<std::string> helps;
+  std::vector<Sample> samples;
+
+  explicit Page(const std::string& text) {
+    static const std::regex comment(R"(# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+))");
+    static const std::regex sample(
+        R"re(([a-zA-Z_:][a-zA-Z0-9_:]*)(\{([a-z_]+="(\\[\\"n]|[^\\"])*",?)+\})? (\S+))re");
+    EXPECT_TRUE(text.ends_with('\n'));
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      std::smatch match;
+      if (std::regex_match(line, match, comment)) {
+        if (match[1] == "HELP") {
+          EXPECT_TRUE(helps.insert(match[2]).second) << "twice: " << line;
+        } else {
+          EXPECT_TRUE(types.emplace(match[2], match[3]).second) << "twice: " << line;
+        }
+      } else if (std::regex_match(line, match, sample)) {
+        samples.push_back({match[1], match[2], match[5]});
+      } else {
+        ADD_FAILURE() << "malformed: " << line;
+      }
+    }
+  }
+
+  // The metric that a sample belongs to.
+  [[nodiscard]] std::string MetricOf(const std::string& name) const {
+    for (const std::string suffix : {"_bucket", "_sum", "_count"}) {
+      if (!name.ends_with(suffix)) continue;
+      const std::string base = name.substr(0, name.size() - suffix.size());
+      const auto type = types.find(base);
+      if (type != types.end() && type->second == "histogram") return base;
+    }
+    return name;
+  }
+
+  [[nodiscard]] std::string Value(const std::string& name, const std::string& labels = "") const {
+    for (const Sample& sample : samples) {
+      if (sample.name == name && sample.labels == labels) return sample.value;
+    }
+    return "(none)";
+  }
+};
+
+DaemonStatus Busy() {
+  DaemonStatus status;
+  status.version = "1.2.3";
+  status.model_name = "a \"name\"\\with\nall \xff";
+  status.architecture = "llama";
+  status.reader = "io_uring";
+  status.enforcement = "cgroup";
+  status.ceiling_bytes = uint64_t{1} << 53 | 1;  // exact, not as a double
+  status.memory.current = 10 << 20;
+  status.memory.peak = 12 << 20;
+  status.memory.failures = 3;
+  status.memory.oom_kills = 1;
+  status.requests.active = 2;
+  status.requests.queued = 5;
+  status.requests.prompt_tokens_total = 100;
+  status.requests.generated_tokens_total = 42;
+  for (const double value : {0.0, 0.02, 0.02, 4.0, 5000.0}) {
+    status.requests.first_token_seconds.Observe(value);
+  }
+  status.stage_seconds[static_cast<size_t>(StageKind::kFfn)] = 1.25;
+  status.flash_bytes_read = 7;
+  status.flash_stall_seconds = 1e-9;
+  return status;
+}
+
+TEST(Metrics, EverySampleHasItsHelpAndTypeAndStandsOnce) {
+  const Page page(MetricsPage(Busy(), true));
+  std::set<std::string> seen;
+  std::set<std::string> metrics;
+  EXPECT_GT(page.samples.size(), 80);
+  for (const Sample& sample : page.samples) {
+    const std::string metric = page.MetricOf(sample.name);
+    EXPECT_EQ(page.helps.count(metric), 1) << sample.name;
+    EXPECT_EQ(page.types.count(metric), 1) << sample.name;
+    EXPECT_TRUE(seen.insert(sample.name + sample.labels).second) << sample.name << sample.labels;
+    metrics.insert(metric);
+  }
+  EXPECT_EQ(metrics.size(), page.types.size()) << "a metric without samples";
+  EXPECT_EQ(page.helps.size(), page.types.size());
+}
+
+TEST(Metrics, CountersAloneEndInTotal) {
+  const Page page(MetricsPage(Busy(), true));
+  for (const auto& [name, type] : page.types) {
+    EXPECT_EQ(name.ends_with("_total"), type == "counter") << name << " is a " << type;
+    EXPECT_TRUE(type == "counter" || type == "gauge" || type == "histogram") << type;
+    EXPECT_TRUE(name.starts_with("thimble_") || name.starts_with("llamacpp:")) << name;
+  }
+}
+
+TEST(Metrics, BucketsAreCumulativeAndEndWithAll) {
+  const Page page(MetricsPage(Busy(), false));
+  size_t histograms = 0;
+  for (const auto& [name, type] : page.types) {
+    if (type != "histogram") continue;
+    ++histograms;
+    EXPECT_TRUE(name.ends_with("_seconds")) << name;
+    uint64_t last = 0;
+    double last_bound = -1;
+    std::string last_label;
+    for (const Sample& sample : page.samples) {
+      if (sample.name != name + "_bucket") continue;
+      const std::string bound = sample.labels.substr(5, sample.labels.size() - 7);  // {le="..."}
+      const uint64_t value = std::stoull(sample.value);
+      EXPECT_GE(value, last) << name << sample.labels;
+      EXPECT_GT(std::stod(bound), last_bound) << name << sample.labels;  // "+Inf" is infinity
+      last = value;
+      last_bound = std::stod(bound);
+      last_label = bound;
+    }
+    EXPECT_EQ(last_label, "+Inf");
+    EXPECT_EQ(page.Value(name + "_count"), std::to_string(last)) << name;
+  }
+  EXPECT_EQ(histograms, 3);
+  const std::string first = "thimble_time_to_first_token_seconds";
+  EXPECT_EQ(page.Value(first + "_bucket", "{le=\"0.001\"}"), "1");
+  EXPECT_EQ(page.Value(first + "_bucket", "{le=\"0.025\"}"), "3");
+  EXPECT_EQ(page.Value(first + "_bucket", "{le=\"600\"}"), "4");
+  EXPECT_EQ(page.Value(first + "_count"), "5");
+  EXPECT_EQ(page.Value(first + "_sum"), "5004.04");
+}
+
+TEST(Metrics, ValuesAreTheStatusExactly) {
+  const Page page(MetricsPage(Busy(), true));
+  EXPECT_EQ(page.Value("thimble_ceiling_bytes"), "9007199254740993");
+  EXPECT_EQ(page.Value("thimble_memory_peak_bytes"), std::to_string(12 << 20));
+  EXPECT_EQ(page.Value("thimble_memory_failures_total"), "3");
+  EXPECT_EQ(page.Value("thimble_oom_kills_total"), "1");
+  EXPECT_EQ(page.Value("thimble_flash_stall_seconds_total"), "1e-09");
+  EXPECT_EQ(page.Value("thimble_stage_seconds_total", "{kind=\"ffn\"}"), "1.25");
+  EXPECT_EQ(page.Value("thimble_stage_seconds_total", "{kind=\"embed\"}"), "0");
+  EXPECT_EQ(page.Value("thimble_requests_queued"), "5");
+  EXPECT_EQ(page.Value("llamacpp:prompt_tokens_total"), "100");
+  EXPECT_EQ(page.Value("llamacpp:tokens_predicted_total"), "42");
+  EXPECT_EQ(page.Value("llamacpp:requests_processing"), "2");
+  EXPECT_EQ(page.Value("llamacpp:requests_deferred"), "5");
+}
+
+TEST(Metrics, LabelsOfAnyBytesAreEscapedAndUtf8) {
+  const Page page(MetricsPage(Busy(), false));
+  EXPECT_EQ(page.Value("thimble_model_info", R"({name="a \"name\"\\with\nall )"
+                                             "\xef\xbf\xbd"
+                                             R"(",architecture="llama"})"),
+            "1");
+}
+
+TEST(Metrics, WhatIsNotKnownIsLeftOut) {
+  DaemonStatus status = Busy();
+  status.ceiling_bytes = 0;  // none
+  status.memory.peak = 0;    // the kernel does not tell
+  const Page page(MetricsPage(status, false));
+  EXPECT_EQ(page.types.count("thimble_ceiling_bytes"), 0);
+  EXPECT_EQ(page.types.count("thimble_headroom_bytes"), 0);
+  EXPECT_EQ(page.types.count("thimble_memory_peak_bytes"), 0);
+  for (const auto& [name, type] : page.types) EXPECT_TRUE(name.starts_with("thimble_")) << name;
+  status.ceiling_bytes = 1;  // lowered below what is in use
+  EXPECT_EQ(Page(MetricsPage(status, false)).Value("thimble_headroom_bytes"), "0");
+}
+
+}  // namespace
+}  // namespace thimble
