@@ -50,10 +50,10 @@ Result<std::unique_ptr<HttpServer>> StartHttp(const Config& config, const Engine
   if (config.http == "off") return std::unique_ptr<HttpServer>();
   HttpOptions options;
   THIMBLE_ASSIGN_OR_RETURN(options.address, ParseListenAddress(config.http));
-  THIMBLE_ASSIGN_OR_RETURN(
-      std::unique_ptr<HttpServer> server,
-      HttpServer::Start(loop.io(), options,
-                        MakeHttpRoutes(engine, [&loop] { return loop.stopping(); })));
+  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> server,
+                           HttpServer::Start(loop.io(), options, MakeHttpRoutes(engine, [&loop] {
+                                               return loop.stopping();
+                                             })));
   loop.SetShortTick([http = server.get()] { return http->busy(); });
   return server;
 }
