@@ -39,28 +39,28 @@ struct LiveRequest {
   const uint64_t number;
   const GenerationRequest options;  // without the prompt
   State state = State::kQueued;
-  std::vector<int32_t> tokens;  // prompt, then generated; capacity reserved when it becomes active
   uint32_t n_prompt;
+  std::vector<int32_t> tokens;  // prompt, then generated; capacity reserved when it becomes active
   std::vector<float> log_probabilities;  // of the generated tokens
   StopMatcher stop;                      // has seen the generated tokens
 
   // Its client.
   RequestSink* sink = nullptr;
+  TextStream text;    // of the tokens it has been told
   uint32_t told = 0;  // tokens
-  TextStream text;    // of these
 
   // While active.
   uint32_t slot = 0;
   KvSequence sequence;
   std::optional<Sampler> sampler;
-  bool suspect = false;  // was in a pass that failed: goes on in a pass of its own
 
   double accepted_at = 0;
   double started_at = -1;
   double first_token_at = -1;
   double last_token_at = -1;
+  RequestResult result;  // kEnded
   uint32_t cached = 0;
-  RequestResult result;           // kEnded
+  bool suspect = false;           // was in a pass that failed: goes on in a pass of its own
   bool forget_when_told = false;  // kEnded with an error kept for this client
 };
 
