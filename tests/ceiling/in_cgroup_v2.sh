@@ -90,6 +90,7 @@ limits_itself() {
 no_children() { [ -z "$(find "$1" -mindepth 1 -type d)" ]; }
 
 uname -r
+ip link set lo up # for the HTTP port
 scenario 'root, in the root group, 32M'
 launch $cgroup root --ram-ceiling 32M
 own=$cgroup/thimble-$daemon
