@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
 #include <map>
-#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace thimble {
@@ -25,32 +27,76 @@ struct Page {
   std::vector<Sample> samples;
 
   explicit Page(const std::string& text) {
-    static const std::regex comment(R"(# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+))");
-    static const std::regex sample(
-        R"re(([a-zA-Z_:][a-zA-Z0-9_:]*)(\{([a-z_]+="(\\[\\"n]|[^\\"])*",?)+\})? (\S+))re");
     EXPECT_TRUE(text.ends_with('\n'));
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
-      std::smatch match;
-      if (std::regex_match(line, match, comment)) {
-        if (match[1] == "HELP") {
-          EXPECT_TRUE(helps.insert(match[2]).second) << "twice: " << line;
-        } else {
-          EXPECT_TRUE(types.emplace(match[2], match[3]).second) << "twice: " << line;
-        }
-      } else if (std::regex_match(line, match, sample)) {
-        samples.push_back({match[1], match[2], match[5]});
+      const std::string_view rest = std::string_view(line).substr(std::min<size_t>(7, line.size()));
+      const size_t name = NameLength(rest);
+      if (line.starts_with("# HELP ")) {
+        EXPECT_TRUE(name != 0 && rest.size() > name + 1 && rest[name] == ' ') << line;
+        EXPECT_TRUE(helps.insert(std::string(rest.substr(0, name))).second) << "twice: " << line;
+      } else if (line.starts_with("# TYPE ")) {
+        EXPECT_TRUE(name != 0 && rest.size() > name + 1 && rest[name] == ' ') << line;
+        EXPECT_TRUE(
+            types.emplace(rest.substr(0, name), rest.substr(std::min(name + 1, rest.size())))
+                .second)
+            << line;
       } else {
-        ADD_FAILURE() << "malformed: " << line;
+        AddSample(line);
       }
     }
+  }
+
+  // Of "name" or "name:space" at the beginning.
+  static size_t NameLength(std::string_view text) {
+    size_t n = 0;
+    while (n < text.size() &&
+           (std::isalpha(static_cast<unsigned char>(text[n])) != 0 || text[n] == '_' ||
+            text[n] == ':' || (n != 0 && std::isdigit(static_cast<unsigned char>(text[n])) != 0))) {
+      ++n;
+    }
+    return n;
+  }
+
+  // The labels at the beginning of `text`, "{a="b",c="d"}", braces included; 0: malformed.
+  static size_t LabelsLength(std::string_view text) {
+    size_t at = 0;
+    do {
+      ++at;  // the brace or the comma
+      const size_t name = NameLength(text.substr(at));
+      at += name;
+      if (name == 0 || text.substr(at, 2) != "=\"") return 0;
+      for (at += 2; at < text.size() && text[at] != '"'; ++at) {
+        if (text[at] != '\\') continue;
+        ++at;
+        if (at >= text.size() ||
+            std::string_view("\\\"n").find(text[at]) == std::string_view::npos) {
+          return 0;
+        }
+      }
+      ++at;  // the quote
+    } while (at < text.size() && text[at] == ',');
+    return at < text.size() && text[at] == '}' ? at + 1 : 0;
+  }
+
+  void AddSample(std::string_view line) {
+    const size_t name = NameLength(line);
+    std::string_view rest = line.substr(name);
+    const size_t labels = rest.starts_with('{') ? LabelsLength(rest) : 0;
+    ASSERT_TRUE(name != 0 && (labels != 0 || !rest.starts_with('{'))) << "malformed: " << line;
+    const std::string_view value = rest.substr(labels);
+    ASSERT_TRUE(value.size() > 1 && value[0] == ' ' &&
+                value.find_first_not_of("0123456789.e+-", 1) == std::string_view::npos)
+        << "malformed: " << line;
+    samples.push_back({std::string(line.substr(0, name)), std::string(rest.substr(0, labels)),
+                       std::string(value.substr(1))});
   }
 
   // The metric that a sample belongs to.
   [[nodiscard]] std::string MetricOf(const std::string& name) const {
     for (const std::string suffix : {"_bucket", "_sum", "_count"}) {
       if (!name.ends_with(suffix)) continue;
-      const std::string base = name.substr(0, name.size() - suffix.size());
+      std::string base = name.substr(0, name.size() - suffix.size());
       const auto type = types.find(base);
       if (type != types.end() && type->second == "histogram") return base;
     }
