@@ -107,7 +107,14 @@ Status StateDir::OpenCache(const std::string& directory, const StateDirOptions& 
   }
   // Before LMDB writes its first page: a power cut from here on must find "dirty".
   const std::string dirty = std::string(kMarkPrefix).append(kDirty).append(boot_id_) + "\n";
-  THIMBLE_RETURN_IF_ERROR(ReplaceFile(directory, mark_path_, dirty));
+  Status marked = ReplaceFile(directory, mark_path_, dirty);
+  if (marked.code() == StatusCode::kResourceExhausted && Exists(cache_path + "/data.mdb")) {
+    // The disk is full, and what fills it can be computed again: accepted requests come first.
+    THIMBLE_RETURN_IF_ERROR(DiscardFiles(cache_path));
+    notes.push_back("discarded the cache in " + cache_path + " to make room: " + marked.message());
+    marked = ReplaceFile(directory, mark_path_, dirty);
+  }
+  if (!marked.ok()) return marked;
 
   auto opened = LmdbEnv::Open(cache_path, cache_options);
   if (opened.status().code() == StatusCode::kDataLoss) {

@@ -7,10 +7,15 @@
 #include <cerrno>
 #include <utility>
 
-#include "daemon/http/listener.h"
+#include "daemon/listener.h"
 #include "daemon/log.h"
 
 namespace thimble {
+namespace {
+
+constexpr int kBacklog = 16;
+
+}  // namespace
 namespace {
 
 using boost::system::error_code;
@@ -32,7 +37,8 @@ HttpServer::HttpServer(boost::asio::io_context& io, const HttpOptions& options, 
 Result<std::unique_ptr<HttpServer>> HttpServer::Start(boost::asio::io_context& io,
                                                       const HttpOptions& options,
                                                       HttpRoutes routes) {
-  THIMBLE_ASSIGN_OR_RETURN(const int fd, Listen(options.address));
+  THIMBLE_ASSIGN_OR_RETURN(const int fd, Listen(options.address, kBacklog, "HTTP",
+                                                "choose another with --http, or --http off"));
   std::unique_ptr<HttpServer> server(new HttpServer(io, options, std::move(routes)));
   error_code error;
   server->listener_.assign(fd, error);

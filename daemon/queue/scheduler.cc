@@ -33,9 +33,10 @@ LiveRequest::LiveRequest(uint64_t its_number, GenerationRequest its_options,
     : number(its_number),
       options(std::move(its_options)),
       tokens(std::move(prompt)),
-      n_prompt(static_cast<uint32_t>(tokens.size())),
       stop(options.stop),
-      text(options.stop) {}
+      text(options.stop) {
+  n_prompt = static_cast<uint32_t>(tokens.size());
+}
 
 Result<std::unique_ptr<Scheduler>> Scheduler::Open(const SchedulerOptions& options,
                                                    const Model& model, Tokenizer& tokenizer,

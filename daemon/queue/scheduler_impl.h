@@ -39,7 +39,7 @@ struct LiveRequest {
   const uint64_t number;
   const GenerationRequest options;  // without the prompt
   State state = State::kQueued;
-  uint32_t n_prompt;
+  uint32_t n_prompt = 0;
   std::vector<int32_t> tokens;  // prompt, then generated; capacity reserved when it becomes active
   std::vector<float> log_probabilities;  // of the generated tokens
   StopMatcher stop;                      // has seen the generated tokens

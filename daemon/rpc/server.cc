@@ -2,10 +2,11 @@
 
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 
+#include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/generate_call.h"
@@ -18,6 +19,8 @@ namespace {
 // The other fields of the largest request: 8 stop strings, the name, ids of 5 bytes for each token.
 constexpr uint64_t kMessageSlack = 64 << 10;
 constexpr uint64_t kMaxMessageBytes = 1 << 20;
+constexpr int kBacklog = 1024;
+constexpr int kIdleConnectionMs = 30'000;
 constexpr int kConnectionBuffer = 8 << 10;  // gRPC's own choice is 64 KiB and more a connection
 // For the buffers of all connections; past it gRPC refuses streams (RESOURCE_EXHAUSTED).
 constexpr size_t kQuotaBytes = 2 << 20;
@@ -35,9 +38,8 @@ RpcServer::RpcServer(const RpcServerOptions& options, const RpcServices& service
 
 Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                     const RpcServices& services) {
-  THIMBLE_RETURN_IF_ERROR(PrepareSocket(options.address));
   std::unique_ptr<RpcServer> server(new RpcServer(options, services));
-  THIMBLE_RETURN_IF_ERROR(server->Bind());
+  THIMBLE_RETURN_IF_ERROR(server->Bind(options.max_connections));
   GenerateCall::Await(server->context_);
   StatusCall::Await(server->context_);
   HealthCheckCall::Await(server->context_);
@@ -45,10 +47,8 @@ Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& opti
   return server;
 }
 
-Status RpcServer::Bind() {
+Status RpcServer::Bind(uint32_t max_connections) {
   grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort(address_.grpc, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&context_.service);
   builder.RegisterService(&context_.health);
   const uint64_t prompt_bytes = uint64_t{kPromptBytesPerToken} * context_.services.context_tokens;
@@ -58,8 +58,8 @@ Status RpcServer::Bind() {
   builder.SetResourceQuota(grpc::ResourceQuota("thimble").Resize(kQuotaBytes));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                              static_cast<int>(context_.max_streams));
-  // Without it a second daemon would share the port instead of being refused.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A connection without a call gives its place to one that waits.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleConnectionMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, kConnectionBuffer);
   builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, kConnectionBuffer);
@@ -67,12 +67,12 @@ Status RpcServer::Bind() {
   builder.AddChannelArgument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 4 * kConnectionBuffer);
   queue_ = builder.AddCompletionQueue();
   context_.queue = queue_.get();
-  const mode_t mask = ::umask(0117);  // the socket is for its owner and its group
+  THIMBLE_ASSIGN_OR_RETURN(const int listener,
+                           Listen(address_, kBacklog, "gRPC", "choose another with --listen"));
+  connections_ = std::make_unique<RpcConnections>(listener, max_connections);
   server_ = builder.BuildAndStart();
-  ::umask(mask);
-  if (server_ == nullptr || port == 0) {
-    return UnavailableError("listen on " + address_.grpc +
-                            ": gRPC could not bind it (its own message is in the log)");
+  if (server_ == nullptr) {
+    return InternalError("start the gRPC server: its own message is in the log");
   }
   return {};
 }
@@ -90,9 +90,11 @@ RpcServer::~RpcServer() {
     bool ok = false;
     while (queue_->Next(&tag, &ok)) static_cast<Tag*>(tag)->Complete(ok);
   }
+  if (connections_ != nullptr && !address_.path.empty()) ::unlink(address_.path.c_str());
 }
 
 size_t RpcServer::Poll(std::chrono::milliseconds wait) {
+  connections_->Update(*server_);
   gpr_timespec deadline = gpr_time_0(GPR_CLOCK_MONOTONIC);  // long past: do not sleep
   if (wait.count() > 0) {
     deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
@@ -111,6 +113,7 @@ size_t RpcServer::Poll(std::chrono::milliseconds wait) {
 void RpcServer::BeginShutdown(const std::string& why) {
   if (!context_.stopping.empty()) return;
   context_.stopping = why;
+  connections_->StopListening();
   for (HealthWatchCall* watcher : context_.watchers) watcher->Stop();
   grpc_server_shutdown_and_notify(server_->c_server(), queue_->cq(), &shutdown_tag_);
 }

@@ -17,6 +17,7 @@
 #include <memory>
 #include <string>
 
+#include "daemon/rpc/connections.h"
 #include "daemon/rpc/context.h"
 #include "daemon/rpc/listen_address.h"
 #include "daemon/rpc/tag.h"
@@ -25,8 +26,9 @@ namespace thimble {
 
 struct RpcServerOptions {
   ListenAddress address;
-  uint32_t max_streams = 128;  // open Generate calls
-  uint32_t max_events = 16;    // waiting for one slow client
+  uint32_t max_streams = 128;     // open Generate calls
+  uint32_t max_events = 16;       // waiting for one slow client
+  uint32_t max_connections = 32;  // more wait in the socket's backlog
 };
 
 class RpcServer {
@@ -68,13 +70,14 @@ class RpcServer {
   };
 
   RpcServer(const RpcServerOptions& options, const RpcServices& services);
-  Status Bind();
+  Status Bind(uint32_t max_connections);
   void ShutdownNotified(bool /*ok*/) { notified_ = true; }
 
   const ListenAddress address_;
   RpcContext context_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<RpcConnections> connections_;
   MemberTag<RpcServer> notified_tag_{this, &RpcServer::ShutdownNotified};
   ShutdownTag shutdown_tag_{&notified_tag_};
   bool notified_ = false;

@@ -432,6 +432,8 @@ Result<bool> StagedRunner::Step() {
 }
 
 Status StagedRunner::Complete() {
+  // A file that changed since Begin may have given any weights: nothing of this pass is kept.
+  THIMBLE_RETURN_IF_ERROR(CheckFile());
   for (ActiveItem& active : items_) {
     if (active.dropped) continue;
     THIMBLE_RETURN_IF_ERROR(kv_.CommitRows(*active.item.sequence, active.item.tokens));

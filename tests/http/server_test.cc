@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "daemon/http/listener.h"
+#include "daemon/listener.h"
 #include "tests/http/http_fixture.h"
 
 namespace thimble {
@@ -207,7 +207,8 @@ TEST(HttpServer, ItsUnixSocketIsForItsGroupAndGoesWithIt) {
     struct stat info {};
     ASSERT_EQ(::stat(path.c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0777, 0660);
-    const Result<int> second = Listen(*ParseListenAddress("unix:" + path));
+    const Result<int> second = Listen(*ParseListenAddress("unix:" + path), 16, "HTTP",
+                                      "choose another with --http, or --http off");
     ASSERT_FALSE(second.ok());
     EXPECT_EQ(second.status().code(), StatusCode::kFailedPrecondition);
   }
@@ -225,13 +226,15 @@ TEST(HttpListener, APortInUseIsAnErrorThatNamesTheAddress) {
   ASSERT_EQ(::listen(taken, 1), 0);
   ASSERT_EQ(::getsockname(taken, reinterpret_cast<sockaddr*>(&where), &size), 0);
   const std::string address = "127.0.0.1:" + std::to_string(ntohs(where.sin_port));
-  const Result<int> refused = Listen(*ParseListenAddress(address));
+  const Result<int> refused =
+      Listen(*ParseListenAddress(address), 16, "HTTP", "choose another with --http, or --http off");
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.status().message().find(address), std::string::npos);
   EXPECT_NE(refused.status().message().find("in use"), std::string::npos);
   EXPECT_NE(refused.status().message().find("--http"), std::string::npos);
   ::close(taken);
-  const Result<int> free = Listen(*ParseListenAddress(address));
+  const Result<int> free =
+      Listen(*ParseListenAddress(address), 16, "HTTP", "choose another with --http, or --http off");
   ASSERT_TRUE(free.ok()) << free.status().ToString();
   ::close(*free);
 }

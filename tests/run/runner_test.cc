@@ -271,6 +271,23 @@ TEST_F(RunnerTest, AFileThatHasChangedIsDataLossNotGarbage) {
   EXPECT_THAT(status.message(), testing::HasSubstr("has changed since it was loaded"));
 }
 
+TEST_F(RunnerTest, APassDuringWhichTheFileChangedKeepsNothing) {
+  FaultyFile::Faults faults;
+  Open(Options(Granularity::kAuto, kMiB, 64), &faults);
+  const std::vector<int32_t> a = SomeTokens(40);
+  KvSequence sequence = Sequence(a);
+  Recorder recorder;
+  const PassItem item = {&sequence, a, 1, &recorder};
+  ASSERT_TRUE(session_.runner->Begin({&item, 1}).ok());
+  ASSERT_TRUE(session_.runner->Step().ok());
+  faults.changed = true;
+  Result<bool> step = false;
+  while (step.ok() && !*step) step = session_.runner->Step();
+  EXPECT_EQ(step.status().code(), StatusCode::kDataLoss);
+  EXPECT_EQ(sequence.n_tokens, 0U);
+  EXPECT_EQ(session_.kv->stats().blocks, 0U);
+}
+
 TEST_F(RunnerTest, TokensAndPositionsOutsideTheModelAreRefused) {
   Open(Options(Granularity::kAuto, kMiB, 64));
   const std::vector<int32_t> bad = {5, 1024};

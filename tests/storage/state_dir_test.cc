@@ -1,7 +1,10 @@
 #include "storage/state_dir.h"
 
+#include <sys/mount.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -113,6 +116,25 @@ TEST_F(StateDirTest, ACacheThatLmdbRefusesIsDiscarded) {
   Run(/*close=*/true);
   std::ofstream(state_ + "/cache/data.mdb") << std::string(100000, 'x');
   ExpectCache("none", "not an LMDB file");
+}
+
+TEST_F(StateDirTest, OnAFullDiskTheCacheMakesRoomAndTheJournalIsKept) {
+  const std::string disk = dir_.path() + "/disk";
+  std::filesystem::create_directory(disk);
+  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=2m") != 0) {
+    GTEST_SKIP() << "mount a tmpfs: " << std::strerror(errno);
+  }
+  state_ = disk + "/state";
+  SetBoot("boot-a");
+  Run(/*close=*/false);
+  {
+    std::ofstream filler(disk + "/filler", std::ios::binary);
+    const std::string block(4096, 'x');
+    while (filler.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
+    }
+  }
+  ExpectCache("none", "to make room");
+  EXPECT_EQ(::umount(disk.c_str()), 0) << std::strerror(errno);
 }
 
 TEST_F(StateDirTest, ADamagedJournalIsKeptAndDataLossSaysWhatToDo) {

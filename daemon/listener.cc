@@ -1,4 +1,4 @@
-#include "daemon/http/listener.h"
+#include "daemon/listener.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -15,8 +15,6 @@
 
 namespace thimble {
 namespace {
-
-constexpr int kBacklog = 16;
 
 union Endpoint {
   sockaddr any;
@@ -51,7 +49,7 @@ socklen_t Fill(const ListenAddress& address, Endpoint* endpoint) {
 }
 
 // 0 or errno.
-int BindAndListen(int fd, const Endpoint& endpoint, socklen_t size) {
+int BindAndListen(int fd, const Endpoint& endpoint, socklen_t size, int backlog) {
   // Ports in TIME_WAIT alone: one that another program listens on is still refused.
   const int on = 1;
   (void)::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -60,23 +58,24 @@ int BindAndListen(int fd, const Endpoint& endpoint, socklen_t size) {
   const int bind_error = errno;
   ::umask(mask);
   if (bound != 0) return bind_error;
-  return ::listen(fd, kBacklog) == 0 ? 0 : errno;
+  return ::listen(fd, backlog) == 0 ? 0 : errno;
 }
 
 }  // namespace
 
-Result<int> Listen(const ListenAddress& address) {
-  const std::string what = "listen on " + address.grpc + " for HTTP";
+Result<int> Listen(const ListenAddress& address, int backlog, std::string_view purpose,
+                   std::string_view advice) {
+  const std::string what = "listen on " + address.grpc + " for " + std::string(purpose);
   THIMBLE_RETURN_IF_ERROR(PrepareSocket(address));
   Endpoint endpoint;
   const socklen_t size = Fill(address, &endpoint);
   const int fd = ::socket(endpoint.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return ErrnoError(errno, what);
-  if (const int error = BindAndListen(fd, endpoint, size); error != 0) {
+  if (const int error = BindAndListen(fd, endpoint, size, backlog); error != 0) {
     ::close(fd);
     const Status status = ErrnoError(error, what);
     if (error != EADDRINUSE) return status;
-    return Status(status.code(), status.message() + "; choose another with --http, or --http off");
+    return Status(status.code(), status.message() + "; " + std::string(advice));
   }
   return fd;
 }

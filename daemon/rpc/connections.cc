@@ -1,0 +1,79 @@
+#include "daemon/rpc/connections.h"
+
+#include <fcntl.h>
+#include <grpcpp/server_posix.h>
+#include <malloc.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "daemon/log.h"
+
+namespace thimble {
+namespace {
+
+// So many connections must have gone before the heap is asked to give its free pages back.
+constexpr size_t kTrimAfter = 8;
+
+// Accepts one connection into *duplicate and hands it to gRPC. False where there is nothing to
+// accept.
+bool AcceptOne(int listener, grpc::Server& server, int* duplicate) {
+  const int connection = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (connection < 0) {
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ECONNABORTED || errno == EINTR) {
+      return false;
+    }
+    LogLine(LogLevel::kWarning, "connection").Add("error", "accept").Add("number", errno);
+    return false;
+  }
+  *duplicate = ::fcntl(connection, F_DUPFD_CLOEXEC, 0);
+  if (*duplicate < 0) {
+    LogLine(LogLevel::kWarning, "connection").Add("error", "duplicate").Add("number", errno);
+    ::close(connection);
+    return false;
+  }
+  grpc::AddInsecureChannelFromFd(&server, connection);
+  return true;
+}
+
+}  // namespace
+
+RpcConnections::RpcConnections(int listener, size_t max_connections)
+    : max_connections_(max_connections) {
+  watched_.reserve(max_connections + 1);
+  watched_.push_back({listener, POLLIN, 0});
+}
+
+RpcConnections::~RpcConnections() {
+  StopListening();
+  for (size_t i = 1; i < watched_.size(); ++i) ::close(watched_[i].fd);
+}
+
+void RpcConnections::StopListening() {
+  if (watched_[0].fd >= 0) ::close(watched_[0].fd);
+  watched_[0].fd = -1;  // poll(2) passes over it
+}
+
+void RpcConnections::Release() {
+  const size_t before = size();
+  for (size_t i = watched_.size() - 1; i > 0; --i) {
+    if ((watched_[i].revents & (POLLHUP | POLLERR | POLLNVAL)) == 0) continue;
+    ::close(watched_[i].fd);
+    watched_[i] = watched_.back();
+    watched_.pop_back();
+  }
+  if (before >= kTrimAfter && size() < kTrimAfter) ::malloc_trim(0);
+}
+
+void RpcConnections::Update(grpc::Server& server) {
+  if (::poll(watched_.data(), watched_.size(), 0) <= 0) return;
+  const bool waiting = (watched_[0].revents & POLLIN) != 0;
+  Release();
+  int duplicate = -1;
+  while (waiting && size() < max_connections_ && AcceptOne(watched_[0].fd, server, &duplicate)) {
+    watched_.push_back({duplicate, 0, 0});
+  }
+}
+
+}  // namespace thimble
