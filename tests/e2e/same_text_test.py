@@ -66,12 +66,13 @@ def a_llama_model_says_the_same_every_way(test):
 
 def company_changes_nothing(test):
     model = os.path.join(test.scratch, "llama.gguf")
-    make_model.make_llama(model, "Q8_0", seed=22, width=512, ffn=1024, layers=8, context=1024)
+    make_model.make_llama(model, "Q8_0", seed=22, width=512, ffn=1024, layers=8, context=2048)
     alone = test.daemon(model=model, options=["--enforcement", "none"]).ready()
     reference = both(alone)
     alone.stop()
     daemon = test.daemon(model=model, options=["--enforcement", "none", "--max-active", "4"]).ready()
-    others = [daemon.start_generate(text, "--max-tokens", 450, "--ignore-eos", "--temperature", 1, "--seed", 5)
+    # 1900 passes of theirs last several times as long as two clients' start and 64 tokens each.
+    others = [daemon.start_generate(text, "--max-tokens", 1900, "--ignore-eos", "--temperature", 1, "--seed", 5)
               for text in OTHERS]
     for other in others:
         other.wait_for_tokens(1)
@@ -79,7 +80,7 @@ def company_changes_nothing(test):
     assert all(other.process.poll() is None for other in others), "the others ended too early to be company"
     beside = [other.finish().require() for other in others]
     for text, said in zip(OTHERS, beside):
-        again = daemon.generate(text, "--max-tokens", 450, "--ignore-eos", "--temperature", 1, "--seed", 5)
+        again = daemon.generate(text, "--max-tokens", 1900, "--ignore-eos", "--temperature", 1, "--seed", 5)
         assert again.require().ids == said.ids, "one of the others had another text than alone"
     daemon.stop()
 
