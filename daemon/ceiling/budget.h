@@ -21,9 +21,9 @@ namespace thimble {
 // With 10 MiB the daemon has 20 major faults in 60 tokens, with 8 MiB 400.
 inline constexpr uint64_t kReserveBytes = 10 * kMiB;
 // Below 20 MiB of ceiling half of it, for the arena has more use for the rest; at least this much.
-inline constexpr uint64_t kReserveMinBytes = 9 * kMiB;
+inline constexpr uint64_t kReserveMinBytes = 8 * kMiB;
 
-// Of the ceiling, not the arena's: 9 MiB up to 18 MiB, half up to 20 MiB, then 10 MiB.
+// Of the ceiling, not the arena's: 8 MiB up to 16 MiB, half up to 20 MiB, then 10 MiB.
 uint64_t ReserveBytes(uint64_t ceiling_bytes);
 
 // The arena's budget, a multiple of 4096. UINT64_MAX where there is no ceiling (UINT64_MAX); 0

@@ -6,7 +6,7 @@ namespace thimble {
 namespace {
 
 TEST(Budget, LeavesTheReserveOutOfTheArena) {
-  EXPECT_EQ(BudgetBytes(16 * kMiB), 7 * kMiB);
+  EXPECT_EQ(BudgetBytes(16 * kMiB), 8 * kMiB);
   EXPECT_EQ(BudgetBytes(18 * kMiB), 9 * kMiB);
   EXPECT_EQ(BudgetBytes(24 * kMiB), 14 * kMiB);
   EXPECT_EQ(BudgetBytes(64 * kMiB), 54 * kMiB);
@@ -15,8 +15,8 @@ TEST(Budget, LeavesTheReserveOutOfTheArena) {
 
 TEST(Budget, IsNothingWhereTheReserveAloneIsTooMuchAndEverythingWithoutACeiling) {
   EXPECT_EQ(BudgetBytes(0), 0U);
-  EXPECT_EQ(BudgetBytes(9 * kMiB), 0U);
-  EXPECT_EQ(BudgetBytes(9 * kMiB + 4096), 4096U);
+  EXPECT_EQ(BudgetBytes(8 * kMiB), 0U);
+  EXPECT_EQ(BudgetBytes(8 * kMiB + 4096), 4096U);
   EXPECT_EQ(BudgetBytes(UINT64_MAX), UINT64_MAX);
 }
 
