@@ -2,11 +2,12 @@
 
 Quantized tensors are made of random blocks that use every bit of the format (scales, minima, high bits),
 scaled so that a matrix has zero mean and a spread of 0.06: logits then have a spread of about 1, as a trained
-model's have, and a wrong bit anywhere shows. Called by tests/e2e, or by hand:
+model's have, and a wrong bit anywhere shows. Called by tests/e2e, by scripts/make-model for whole models, or by hand:
     make_model.py OUT.gguf llama Q4_K [SEED]
-Memory: some MB.
+Memory: the file.
 """
 
+import itertools
 import sys
 
 import numpy as np
@@ -15,6 +16,8 @@ import gguf_numpy
 from gguf_numpy import ARRAY, BOOL, FLOAT32, INT32, STRING, TYPES, UINT32, Tensor
 
 SPREAD = 0.06
+# The spread of a tensor's contents is told from this many of its blocks.
+SAMPLE_BLOCKS = 1 << 14
 
 
 def _pack12(scales, minima):
@@ -52,14 +55,15 @@ def random_blocks(rng, type_name, n):
     elif type_name in ("Q4_K", "Q5_K"):
         blocks[:, 4:16] = _pack12(*_scales_and_minima(rng, n, 8, 63))
 
-    def scaled(factor):
-        _with_d(blocks, d_at, d * factor)
+    def scaled(factor, some):
+        _with_d(blocks[some], d_at, d[some] * factor)
         if minimum:
-            _with_d(blocks, minimum[0], d * factor * minimum[1])
-        return blocks.tobytes()
+            _with_d(blocks[some], minimum[0], d[some] * factor * minimum[1])
+        return blocks[some].tobytes()
 
     # A first scale well inside f16's range tells the spread of the contents.
-    return scaled(1e-3 * SPREAD / gguf_numpy.dequantize(type_name, scaled(1e-3)).std())
+    sample = scaled(1e-3, slice(SAMPLE_BLOCKS))
+    return scaled(1e-3 * SPREAD / gguf_numpy.dequantize(type_name, sample).std(), slice(None))
 
 
 def random_tensor(rng, type_name, shape, spread=SPREAD):
@@ -105,14 +109,18 @@ def _spm_vocabulary(size):
             ("tokenizer.ggml.add_bos_token", BOOL, True)]
 
 
-def _bpe_vocabulary(size):
+def _bpe_vocabulary(size, pre="gpt-2"):
+    """The bytes, then pairs of letters, pairs with a letter, pairs of pairs, as far as `size` goes."""
     tokens = _bytes_to_unicode()
     letters = "etaoinshrdlcumwfgypbvkjxqz"
-    pairs = [(a, b) for a in letters for b in letters][:size - len(tokens) - 1]
+    twos = [a + b for a in letters for b in letters]
+    pairs = itertools.chain(itertools.product(letters, letters), itertools.product(twos, letters),
+                            itertools.product(twos, twos))
+    pairs = list(itertools.islice(pairs, size - len(tokens) - 1))
     tokens += [a + b for a, b in pairs] + ["<|endoftext|>"]
     assert len(tokens) == size
     return [("tokenizer.ggml.model", STRING, "gpt2"),
-            ("tokenizer.ggml.pre", STRING, "gpt-2"),
+            ("tokenizer.ggml.pre", STRING, pre),
             ("tokenizer.ggml.tokens", ARRAY, (STRING, tokens)),
             ("tokenizer.ggml.token_type", ARRAY, (INT32, [1] * (size - 1) + [3])),
             ("tokenizer.ggml.merges", ARRAY, (STRING, [f"{a} {b}" for a, b in pairs])),
@@ -122,11 +130,12 @@ def _bpe_vocabulary(size):
 
 
 def make_gpt2(path, type_name="F32", seed=1, width=256, heads=4, ffn=512, layers=2, vocabulary=512,
-              context=512, tied=True):
+              context=512, tied=True, embedding_type=None, name=None):
+    """`embedding_type`: where it is not `type_name`."""
     rng = np.random.default_rng(seed)
     prefix = "gpt2."
     metadata = [("general.architecture", STRING, "gpt2"),
-                ("general.name", STRING, f"random gpt2 {type_name}"),
+                ("general.name", STRING, name or f"random gpt2 {type_name}"),
                 (prefix + "block_count", UINT32, layers),
                 (prefix + "context_length", UINT32, context),
                 (prefix + "embedding_length", UINT32, width),
@@ -143,7 +152,7 @@ def make_gpt2(path, type_name="F32", seed=1, width=256, heads=4, ffn=512, layers
         tensors[name + ".weight"] = _gain(rng, width)
         tensors[name + ".bias"] = random_tensor(rng, "F32", (width,))
 
-    tensors["token_embd.weight"] = random_tensor(rng, type_name, (vocabulary, width))
+    tensors["token_embd.weight"] = random_tensor(rng, embedding_type or type_name, (vocabulary, width))
     tensors["position_embd.weight"] = random_tensor(rng, "F32", (context, width), 0.02)
     for i in range(layers):
         at = f"blk.{i}."
@@ -160,13 +169,16 @@ def make_gpt2(path, type_name="F32", seed=1, width=256, heads=4, ffn=512, layers
 
 
 def make_llama(path, type_name="F32", seed=1, width=256, heads=8, kv_heads=2, ffn=512, layers=2,
-               vocabulary=512, context=512, tied=False, rope=(), rope_dimensions=None, rope_factors=None):
-    """`rope`: further metadata [(key after "llama.rope.", kind, value)]; `rope_factors`: Llama 3's divisors."""
+               vocabulary=512, context=512, tied=False, rope=(), rope_dimensions=None, rope_factors=None,
+               embedding_type=None, output_type=None, bpe=None, name=None):
+    """`rope`: further metadata [(key after "llama.rope.", kind, value)]; `rope_factors`: Llama 3's divisors.
+    `embedding_type`, `output_type`: where they are not `type_name`. `bpe`: the pretokenizer of a byte-pair
+    vocabulary instead of a SentencePiece one."""
     rng = np.random.default_rng(seed)
     head_dim = width // heads
     prefix = "llama."
     metadata = [("general.architecture", STRING, "llama"),
-                ("general.name", STRING, f"random llama {type_name}"),
+                ("general.name", STRING, name or f"random llama {type_name}"),
                 (prefix + "block_count", UINT32, layers),
                 (prefix + "context_length", UINT32, context),
                 (prefix + "embedding_length", UINT32, width),
@@ -177,13 +189,13 @@ def make_llama(path, type_name="F32", seed=1, width=256, heads=8, kv_heads=2, ff
                 (prefix + "vocab_size", UINT32, vocabulary),
                 (prefix + "rope.dimension_count", UINT32, rope_dimensions or head_dim)]
     metadata += [(prefix + "rope." + key, kind, value) for key, kind, value in rope]
-    metadata += _spm_vocabulary(vocabulary)
+    metadata += _bpe_vocabulary(vocabulary, bpe) if bpe else _spm_vocabulary(vocabulary)
     tensors = {}
 
-    def linear(name, rows, columns):
-        tensors[name + ".weight"] = random_tensor(rng, type_name, (rows, columns))
+    def linear(name, rows, columns, kind=type_name):
+        tensors[name + ".weight"] = random_tensor(rng, kind, (rows, columns))
 
-    linear("token_embd", vocabulary, width)
+    linear("token_embd", vocabulary, width, embedding_type or type_name)
     if rope_factors is not None:
         tensors["rope_freqs.weight"] = Tensor("F32", (len(rope_factors),),
                                               np.asarray(rope_factors, "<f4").tobytes())
@@ -200,7 +212,7 @@ def make_llama(path, type_name="F32", seed=1, width=256, heads=8, kv_heads=2, ff
         linear(at + "ffn_down", width, ffn)
     tensors["output_norm.weight"] = _gain(rng, width)
     if not tied:
-        linear("output", vocabulary, width)
+        linear("output", vocabulary, width, output_type or type_name)
     gguf_numpy.write(path, metadata, tensors)
 
 
