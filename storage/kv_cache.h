@@ -65,7 +65,7 @@ class KvCache {
   // removes.
   Status CloseSequence(KvSequence& sequence);
 
-  // The rows of one pass for one sequence, layer by layer, then Commit:
+  // The rows of one pass for one sequence, layer by layer, then PrepareRows, then CommitRows:
   //  AppendRows writes `n` rows ([n][n_kv_heads][2][head_dim]) of `layer` for the tokens at
   //  positions [sequence.n_tokens, sequence.n_tokens + n). `tokens` are those n tokens. One write
   //  transaction for the call, `batch` where one is given (then the caller commits). Blocks that
@@ -77,10 +77,14 @@ class KvCache {
   //  most about 1 MiB.
   Status AppendRows(const KvSequence& sequence, uint32_t layer, std::span<const int32_t> tokens,
                     const uint16_t* rows, LmdbTxn* batch = nullptr);
-  //  CommitRows: every layer has its rows; the tokens become part of the sequence, and completed
-  //  blocks get their record and leave the tail. Evicts first where the quota asks for it. `tokens`
-  //  may be fewer than were appended (refused draft tokens). On error the sequence is as it was.
-  Status CommitRows(KvSequence& sequence, std::span<const int32_t> tokens);
+  //  PrepareRows: every layer has its rows; completed blocks get their record, with all that may
+  //  fail: it evicts first where the quota asks for it (RESOURCE_EXHAUSTED where nothing can go).
+  //  `tokens` may be fewer than were appended (refused draft tokens). The sequence is as it was; it
+  //  may be prepared again, or closed.
+  Status PrepareRows(const KvSequence& sequence, std::span<const int32_t> tokens);
+  //  CommitRows: the tokens that PrepareRows has prepared become part of the sequence. It can't
+  //  fail: so a pass of several sequences prepares all of them, then commits all or none.
+  void CommitRows(KvSequence& sequence, std::span<const int32_t> tokens);
 
   // Reads back what AppendRows wrote, also rows that are not committed yet. Holds one read
   // transaction: make one per stage, never across a return to the event loop.

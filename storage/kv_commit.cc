@@ -22,15 +22,19 @@ constexpr int kMaxAttempts = 5;
 
 }  // namespace
 
-Status KvCache::CommitRows(KvSequence& sequence, std::span<const int32_t> tokens) {
+Status KvCache::PrepareRows(const KvSequence& sequence, std::span<const int32_t> tokens) {
   THIMBLE_RETURN_IF_ERROR(Check(sequence, tokens.size(), "commit"));
+  const auto n_tokens = static_cast<uint32_t>(sequence.n_tokens + tokens.size());
+  THIMBLE_RETURN_IF_ERROR(ReturnToTail(sequence, n_tokens));
+  if (n_tokens / kKvBlockTokens == sequence.blocks.size()) return {};
+  return RecordBlocks(sequence, tokens);
+}
+
+// What cannot be removed from the disk here is removed by Close or by the next Open.
+void KvCache::CommitRows(KvSequence& sequence, std::span<const int32_t> tokens) {
   const auto n_tokens = static_cast<uint32_t>(sequence.n_tokens + tokens.size());
   const uint32_t n_blocks = n_tokens / kKvBlockTokens;
   const size_t old_blocks = sequence.blocks.size();
-  THIMBLE_RETURN_IF_ERROR(ReturnToTail(sequence, n_tokens));
-  if (n_blocks > old_blocks) THIMBLE_RETURN_IF_ERROR(RecordBlocks(sequence, tokens));
-
-  // From here on nothing fails: what cannot be removed now is removed by Close or by the next Open.
   const KvSequence& before = sequence;
   for (size_t block = old_blocks; block < n_blocks; ++block) {
     const auto ids = KvBlockTokenIds(before, tokens, static_cast<uint32_t>(block));
@@ -43,7 +47,6 @@ Status KvCache::CommitRows(KvSequence& sequence, std::span<const int32_t> tokens
   sequence.n_tokens = n_tokens;
   (void)DropPending(sequence.id);
   if (n_blocks > old_blocks) (void)RemoveTail(sequence.id, n_blocks * kKvBlockTokens);
-  return {};
 }
 
 // Records the blocks that `tokens` complete, but those that another sequence has recorded.

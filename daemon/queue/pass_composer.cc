@@ -21,7 +21,8 @@ void PassComposer::Compose(std::span<const PassCandidate> candidates,
   const size_t n = candidates.size();
   const auto tokens = static_cast<uint32_t>(std::count_if(
       candidates.begin(), candidates.end(), [](const auto& c) { return c.pending == 1; }));
-  const bool prompts = tokens < n;
+  const bool prompts = std::any_of(candidates.begin(), candidates.end(),
+                                   [](const auto& c) { return c.pending > 1; });
   const uint32_t kept = prompts && (limits_.max_rows > 1 || !prompt_had_row_) ? 1 : 0;
   const uint32_t served = std::min({tokens, limits_.max_rows - kept, limits_.max_logit_rows});
 
@@ -40,7 +41,7 @@ void PassComposer::Compose(std::span<const PassCandidate> candidates,
   for (size_t i = 0; i < n && rows > 0; ++i) {
     const size_t c = (first_prompt + i) % n;
     const uint32_t pending = candidates[c].pending;
-    if (pending == 1) continue;
+    if (pending <= 1) continue;
     uint32_t take = std::min(pending, rows);
     // Without a row of logits left, all but the last token are computed now.
     if (take == pending && logit_rows == 0) --take;

@@ -16,8 +16,8 @@ struct PassLimits {
   uint32_t prompt_chunk = 64;   // prompt rows of one pass, at least 1
 };
 
-// A request that could go on. `pending`: tokens that are known and not computed yet, at least 1;
-// the last of them wants logits.
+// A request that could go on. `pending`: tokens that are known and not computed yet; the last of
+// them wants logits. One with nothing pending is passed over.
 struct PassCandidate {
   uint64_t number = 0;
   uint32_t pending = 0;

@@ -434,9 +434,13 @@ Result<bool> StagedRunner::Step() {
 Status StagedRunner::Complete() {
   // A file that changed since Begin may have given any weights: nothing of this pass is kept.
   THIMBLE_RETURN_IF_ERROR(CheckFile());
-  for (ActiveItem& active : items_) {
+  // All or none: what may fail comes first.
+  for (const ActiveItem& active : items_) {
     if (active.dropped) continue;
-    THIMBLE_RETURN_IF_ERROR(kv_.CommitRows(*active.item.sequence, active.item.tokens));
+    THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*active.item.sequence, active.item.tokens));
+  }
+  for (ActiveItem& active : items_) {
+    if (!active.dropped) kv_.CommitRows(*active.item.sequence, active.item.tokens);
   }
   running_ = false;
   ++stats_.passes;

@@ -72,7 +72,10 @@ Result<bool> FakeRunner::Step() {
   }
   for (const PassItem& item : items_) {
     if (item.sequence == nullptr) continue;
-    THIMBLE_RETURN_IF_ERROR(kv_.CommitRows(*item.sequence, item.tokens));
+    THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*item.sequence, item.tokens));
+  }
+  for (const PassItem& item : items_) {
+    if (item.sequence != nullptr) kv_.CommitRows(*item.sequence, item.tokens);
   }
   return true;
 }
@@ -201,7 +204,7 @@ void SchedulerWorld::Restart() {
   volatile_options.sync_commits = false;
   cache_env = Take(LmdbEnv::Open(directory_ + "/cache", volatile_options), "open the cache");
   journal = Take(Journal::Open(*journal_env), "journal");
-  kv = Take(KvCache::Open(*cache_env, model.fingerprint, kv_shape, 16 << 20), "kv");
+  kv = Take(KvCache::Open(*cache_env, model.fingerprint, kv_shape, kv_quota_bytes), "kv");
   store = Take(StageStore::Open(*cache_env), "store");
   runner = std::make_unique<FakeRunner>(*kv);
   if (set_up_runner) set_up_runner(*runner);

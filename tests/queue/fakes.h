@@ -115,6 +115,7 @@ class SchedulerWorld {
   std::function<void(FakeRunner&)> set_up_runner;  // at each start
   uint64_t cache_map_bytes = 64 << 20;
   KvShape kv_shape{1, 1, 4};
+  uint64_t kv_quota_bytes = 16 << 20;
   uint64_t journal_map_bytes = 16 << 20;
 
   std::unique_ptr<LmdbEnv> journal_env;

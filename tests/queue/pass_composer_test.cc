@@ -30,6 +30,12 @@ TEST(PassComposer, NothingToDoIsNoPass) {
   EXPECT_EQ(Compose(composer, {}), Rows{});
 }
 
+TEST(PassComposer, WhatHasNothingPendingIsPassedOver) {
+  PassComposer composer({8, 4, 8});
+  EXPECT_EQ(Compose(composer, {{1, 0}}), Rows{});
+  EXPECT_EQ(Compose(composer, {{1, 1}, {2, 0}, {3, 20}}), (Rows{{1, 1}, {3, 7}}));
+}
+
 TEST(PassComposer, TokensComeFirstAndAPromptTakesTheRest) {
   PassComposer composer({8, 4, 8});
   EXPECT_EQ(Compose(composer, {{1, 1}, {2, 50}, {3, 1}}), (Rows{{1, 1}, {2, 6}, {3, 1}}));

@@ -329,6 +329,25 @@ TEST_F(SchedulerTest, AnErrorOfAllFailsAllAndTheDaemonGoesOn) {
   EXPECT_EQ(c.ids.size(), 10U);
 }
 
+TEST_F(SchedulerTest, OneThatIsOverTheQuotaFailsAndTheOneBesideItGoesOn) {
+  world_.kv_shape = {1, 4, 64};
+  world_.kv_quota_bytes = 3 * 38 * 1024;  // three blocks of 32 KiB and LMDB's part
+  world_.options.max_rows = 128;
+  world_.options.prompt_chunk = 128;
+  world_.Restart();
+  RecordingSink small, large;
+  Submit(Greedy(1, 40, 30), small);  // two blocks at its end
+  Submit(Greedy(2, 40, 60), large);  // three
+  world_.Run();
+  ASSERT_TRUE(small.done && large.done);
+  EXPECT_EQ(small.done->reason, FinishReason::kLength);
+  EXPECT_EQ(small.ids, Alone(Greedy(1, 40, 30)));
+  EXPECT_EQ(large.done->error.code(), StatusCode::kResourceExhausted)
+      << large.done->error.ToString();
+  EXPECT_THAT(large.done->error.message(), HasSubstr("keys and values"));
+  EXPECT_GT(world_.runner->passes.size(), 30U);
+}
+
 TEST_F(SchedulerTest, AFullKvMapFailsARequestAndTheOthersFinish) {
   size_t failed = 0;
   size_t finished = 0;

@@ -71,7 +71,8 @@ class FaultyFile final : public RandomAccessFile {
 
 class RunnerTest : public testing::Test {
  protected:
-  void Open(const PlanOptions& plan, FaultyFile::Faults* faults = nullptr) {
+  void Open(const PlanOptions& plan, FaultyFile::Faults* faults = nullptr,
+            uint64_t kv_quota_bytes = kGiB) {
     session_ = Session();
     env_.reset();
     Result<std::unique_ptr<LmdbEnv>> env =
@@ -84,6 +85,7 @@ class RunnerTest : public testing::Test {
     if (faults != nullptr) *file = std::make_unique<FaultyFile>(std::move(*file), faults);
     SessionOptions options;
     options.plan = plan;
+    options.kv_quota_bytes = kv_quota_bytes;
     Result<Session> session = Session::Open(std::move(*file), *env_, options);
     ASSERT_TRUE(session.ok()) << session.status().ToString();
     session_ = std::move(session).value();
@@ -238,6 +240,26 @@ TEST_F(RunnerTest, WhenAllItemsAreDroppedThePassIsOver) {
   EXPECT_EQ(sequence.n_tokens, 0U);
   EXPECT_TRUE(Pass({&item, 1}).ok());
   EXPECT_EQ(sequence.n_tokens, 9U);
+}
+
+TEST_F(RunnerTest, APassWhoseSecondItemIsOverTheQuotaKeepsNeither) {
+  Open(Options(Granularity::kAuto, UINT64_MAX, 128));
+  const std::vector<int32_t> a = SomeTokens(40);
+  const std::vector<int32_t> b = SomeTokens(40, 11);
+  Run(a, 40);
+  const uint64_t one_block = session_.kv->stats().bytes;
+  Open(Options(Granularity::kAuto, UINT64_MAX, 128), nullptr, one_block * 3 / 2);
+  KvSequence sequence_a = Sequence(a);
+  KvSequence sequence_b = Sequence(b);
+  const std::vector<PassItem> items = {{&sequence_a, a, 0, nullptr}, {&sequence_b, b, 0, nullptr}};
+  const Status full = Pass(items);
+  EXPECT_EQ(full.code(), StatusCode::kResourceExhausted) << full.ToString();
+  EXPECT_THAT(full.message(), testing::HasSubstr("keys and values"));
+  EXPECT_EQ(sequence_a.n_tokens, 0U);
+  EXPECT_EQ(sequence_b.n_tokens, 0U);
+  EXPECT_TRUE(Pass({items.data(), 1}).ok());
+  EXPECT_EQ(sequence_a.n_tokens, 40U);
+  EXPECT_EQ(Pass({&items[1], 1}).code(), StatusCode::kResourceExhausted);
 }
 
 TEST_F(RunnerTest, AnErrorOfTheFileNamesTheTensorAndTheNextPassWorks) {

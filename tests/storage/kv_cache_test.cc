@@ -50,7 +50,7 @@ TEST_F(KvCacheTest, TokenByTokenGivesWhatWasWritten) {
       ASSERT_OK(AppendLayer(*kv_, s, layer, one));
       ASSERT_EQ(CheckLayer(*kv_, s, one, layer), "") << "before the commit of token " << i;
     }
-    ASSERT_OK(kv_->CommitRows(s, one));
+    ASSERT_OK(Commit(*kv_, s, one));
     ASSERT_EQ(CheckAll(*kv_, s), "") << "after the commit of token " << i;
   }
   EXPECT_EQ(s.n_tokens, 100U);
@@ -70,7 +70,7 @@ TEST_F(KvCacheTest, AnyChunkingGivesTheSameBlocks) {
       const auto part = std::span(tokens).subspan(i, std::min(chunk, tokens.size() - i));
       ASSERT_OK(AppendAll(*kv_, s, part));
       ASSERT_EQ(CheckAll(*kv_, s, part), "") << chunk;
-      ASSERT_OK(kv_->CommitRows(s, part));
+      ASSERT_OK(Commit(*kv_, s, part));
     }
     ASSERT_EQ(CheckAll(*kv_, s), "") << chunk;
     EXPECT_EQ(s.blocks.size(), 4U);
@@ -88,7 +88,7 @@ TEST_F(KvCacheTest, SeveralLayersMayShareOneTransaction) {
     ASSERT_OK(AppendLayer(*kv_, s, layer, tokens, &*batch));
   }
   ASSERT_OK(batch->Commit());
-  ASSERT_OK(kv_->CommitRows(s, tokens));
+  ASSERT_OK(Commit(*kv_, s, tokens));
   EXPECT_EQ(CheckAll(*kv_, s), "");
 }
 
@@ -199,7 +199,7 @@ TEST_F(KvCacheTest, ABlockStaysWhileAnotherSequenceIsWritingIt) {
   ASSERT_OK(AppendAll(*kv_, b, tokens));
   ASSERT_OK(kv_->CloseSequence(a));  // cancelled after one layer
   EXPECT_EQ(CheckAll(*kv_, b, tokens), "");
-  ASSERT_OK(kv_->CommitRows(b, tokens));
+  ASSERT_OK(Commit(*kv_, b, tokens));
   EXPECT_EQ(CheckAll(*kv_, b), "");
 }
 
@@ -209,8 +209,8 @@ TEST_F(KvCacheTest, TwoSequencesMayCompleteTheSameBlock) {
   KvSequence b = Start({});
   ASSERT_OK(AppendAll(*kv_, a, tokens));
   ASSERT_OK(AppendAll(*kv_, b, tokens));
-  ASSERT_OK(kv_->CommitRows(a, tokens));
-  ASSERT_OK(kv_->CommitRows(b, tokens));
+  ASSERT_OK(Commit(*kv_, a, tokens));
+  ASSERT_OK(Commit(*kv_, b, tokens));
   EXPECT_EQ(kv_->stats().blocks, 1U);
   ASSERT_OK(kv_->CloseSequence(a));
   EXPECT_EQ(CheckAll(*kv_, b), "");
@@ -223,7 +223,7 @@ TEST_F(KvCacheTest, FewerTokensThanAppendedMayBeCommitted) {
     ASSERT_OK(Pass(*kv_, s, Prompt(20)));
     const auto drafts = Prompt(50, 5000);  // completes blocks 0 and 1
     ASSERT_OK(AppendAll(*kv_, s, drafts));
-    ASSERT_OK(kv_->CommitRows(s, std::span(drafts).first(accepted)));
+    ASSERT_OK(Commit(*kv_, s, std::span(drafts).first(accepted)));
     ASSERT_EQ(CheckAll(*kv_, s), "") << accepted;
     const auto next = Prompt(40, 9000);
     ASSERT_OK(Pass(*kv_, s, next));
@@ -243,12 +243,12 @@ TEST_F(KvCacheTest, MisuseIsRefused) {
   const auto block = std::span(tokens).first(32);
   ASSERT_OK(AppendLayer(*kv_, s, 0, block));
   ASSERT_OK(AppendLayer(*kv_, s, 2, block));
-  const Status gap = kv_->CommitRows(s, block);
+  const Status gap = Commit(*kv_, s, block);
   EXPECT_EQ(gap.code(), StatusCode::kFailedPrecondition) << gap.ToString();
   EXPECT_NE(gap.message().find("layer 1"), std::string::npos) << gap.message();
   EXPECT_EQ(s.n_tokens, 0U);
   ASSERT_OK(AppendLayer(*kv_, s, 1, block));
-  ASSERT_OK(kv_->CommitRows(s, block));
+  ASSERT_OK(Commit(*kv_, s, block));
   EXPECT_EQ(kv_->OpenSequence(tokens, 40).status().code(), StatusCode::kInvalidArgument);
   const Fingerprint m = kModelA;
   EXPECT_EQ(KvCache::Open(*env_, m, {1, 0, 8}, 1).status().code(), StatusCode::kInvalidArgument);
@@ -303,7 +303,7 @@ TEST_F(KvCacheTest, OverTheQuotaTheLeastRecentlyUsedBlocksGoChildrenFirst) {
   EXPECT_EQ(d.n_tokens, 0U);
   EXPECT_EQ(CheckAll(*kv_, c), "");
   ASSERT_OK(kv_->CloseSequence(left));
-  ASSERT_OK(kv_->CommitRows(d, more));
+  ASSERT_OK(Commit(*kv_, d, more));
   EXPECT_EQ(CheckAll(*kv_, d), "");
 }
 

@@ -60,6 +60,29 @@ TEST(KvFaults, WhereAllBlocksAreInUseAFullMapFailsTheOneAndSparesTheOthers) {
   for (size_t i = 2; i + 1 < open.size(); ++i) EXPECT_EQ(CheckAll(*kv, open[i]), "") << i;
 }
 
+TEST(KvFaults, WhatIsPreparedStaysWhereAnotherSequenceOfThePassFindsTheQuotaFull) {
+  const TempDir dir;
+  const auto env = MustOpen(dir.path(), uint64_t{16} << 20);
+  const auto kv = MustOpenKv(*env, 150 * 1024, kWideShape);  // one block
+  auto a = kv->OpenSequence({}, 512);
+  auto b = kv->OpenSequence({}, 512);
+  ASSERT_TRUE(a.ok() && b.ok());
+  const auto tokens_a = Prompt(40, 1);
+  const auto tokens_b = Prompt(40, 1000);
+  ASSERT_OK(AppendAll(*kv, *a, tokens_a));
+  ASSERT_OK(AppendAll(*kv, *b, tokens_b));
+  ASSERT_OK(kv->PrepareRows(*a, tokens_a));
+  const Status full = kv->PrepareRows(*b, tokens_b);
+  EXPECT_EQ(full.code(), StatusCode::kResourceExhausted) << full.ToString();
+  EXPECT_EQ(a->n_tokens, 0U);
+  EXPECT_EQ(b->n_tokens, 0U);
+  // The pass is given up; the first sequence goes on alone, the second ends.
+  ASSERT_OK(Pass(*kv, *a, tokens_a));
+  EXPECT_EQ(CheckAll(*kv, *a), "");
+  EXPECT_OK(kv->CloseSequence(*b));
+  EXPECT_EQ(kv->stats().blocks, 1U);
+}
+
 // A limit on the size of files stands for a full disk.
 TEST(KvFaults, AFullDiskFailsTheOneAndTheCacheGoesOn) {
   const TempDir dir;

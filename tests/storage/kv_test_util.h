@@ -62,9 +62,15 @@ inline Status AppendAll(KvCache& kv, const KvSequence& sequence, std::span<const
   return {};
 }
 
+inline Status Commit(KvCache& kv, KvSequence& sequence, std::span<const int32_t> tokens) {
+  THIMBLE_RETURN_IF_ERROR(kv.PrepareRows(sequence, tokens));
+  kv.CommitRows(sequence, tokens);
+  return {};
+}
+
 inline Status Pass(KvCache& kv, KvSequence& sequence, std::span<const int32_t> tokens) {
   THIMBLE_RETURN_IF_ERROR(AppendAll(kv, sequence, tokens));
-  return kv.CommitRows(sequence, tokens);
+  return Commit(kv, sequence, tokens);
 }
 
 // The first place of `layer` where the cache differs from what Rows wrote; "" where none does.

@@ -90,7 +90,8 @@ void Generate(const std::string& dir, size_t n_tokens, size_t chunk, bool batch)
       head += Microseconds(begin);
     }
     const auto begin = Clock::now();
-    Check((*kv)->CommitRows(*sequence, tokens));
+    Check((*kv)->PrepareRows(*sequence, tokens));
+    (*kv)->CommitRows(*sequence, tokens);
     commit += Microseconds(begin);
   }
   const Written after = Io();
