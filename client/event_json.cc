@@ -28,6 +28,9 @@ std::string EventJson(const v1::GenerateEvent& event) {
   switch (event.event_case()) {
     case v1::GenerateEvent::kQueued:
       line.Add("event", "queued").Add("position", event.queued().position());
+      if (event.queued().estimated_wait_seconds() > 0) {
+        line.Add("estimated_wait_seconds", event.queued().estimated_wait_seconds());
+      }
       return line.str();
     case v1::GenerateEvent::kStarted:
       line.Add("event", "started")
@@ -44,8 +47,10 @@ std::string EventJson(const v1::GenerateEvent& event) {
       line.Add("event", "token")
           .Add("index", event.token().index())
           .Add("id", event.token().id())
-          .Add("text", event.token().text())
-          .Add("log_probability", event.token().log_probability());
+          .Add("text", event.token().text());
+      if (event.token().has_log_probability()) {
+        line.Add("log_probability", event.token().log_probability());
+      }
       return line.str();
     case v1::GenerateEvent::kDone: {
       const v1::Done& done = event.done();

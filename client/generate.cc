@@ -42,6 +42,7 @@ Result<v1::GenerateRequest> MakeRequest(const GenerateCommand& command) {
   request.set_parse_special(command.parse_special);
   request.set_request_id(command.request_id);
   request.set_detach(command.detach);
+  request.set_log_probabilities(command.json);  // only there is a place for them
   return request;
 }
 

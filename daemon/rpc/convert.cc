@@ -165,14 +165,14 @@ v1::GenerateEvent PromptProgressEvent(uint32_t done, uint32_t total) {
 }
 
 v1::GenerateEvent TokenEvent(uint32_t index, TokenId id, const std::string& text,
-                             float log_probability) {
+                             std::optional<float> log_probability) {
   v1::GenerateEvent event;
   v1::Token& token = *event.mutable_token();
   token.set_index(index);
   token.set_id(id);
   token.set_text(ToValidUtf8(text));
   if (token.text() != text) token.set_raw(text);
-  token.set_log_probability(log_probability);
+  if (log_probability) token.set_log_probability(*log_probability);
   return event;
 }
 

@@ -4,6 +4,7 @@
 #include <grpcpp/support/status.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "daemon/rpc/context.h"
@@ -24,7 +25,7 @@ v1::GenerateEvent StartedEvent(uint32_t prompt_tokens, uint32_t cached_prompt_to
                                uint64_t seed);
 v1::GenerateEvent PromptProgressEvent(uint32_t done, uint32_t total);
 v1::GenerateEvent TokenEvent(uint32_t index, TokenId id, const std::string& text,
-                             float log_probability);
+                             std::optional<float> log_probability);
 v1::GenerateEvent DoneEvent(const RequestResult& result, const std::string& tail);
 
 v1::GetStatusResponse ToMessage(const DaemonStatus& status);

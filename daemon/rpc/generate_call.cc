@@ -42,6 +42,7 @@ Status GenerateCall::Submit() {
   THIMBLE_ASSIGN_OR_RETURN(GenerationRequest request,
                            ToGenerationRequest(request_, context_.services));
   seed_ = request.sampling.seed;
+  log_probabilities_ = request_.log_probabilities();
   submitted_ = true;  // before: the scheduler may tell everything, OnDone included, from within
   const Result<uint64_t> number = context_.services.scheduler.Submit(std::move(request), this);
   if (!number.ok()) {
@@ -64,7 +65,8 @@ void GenerateCall::OnPromptProgress(uint32_t done, uint32_t total) {
 
 void GenerateCall::OnToken(uint32_t index, TokenId id, const std::string& text,
                            float log_probability) {
-  Send(TokenEvent(index, id, text, log_probability));
+  Send(TokenEvent(index, id, text,
+                  log_probabilities_ ? std::optional<float>(log_probability) : std::nullopt));
 }
 
 void GenerateCall::OnTail(const std::string& text) { tail_ += text; }

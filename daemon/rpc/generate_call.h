@@ -65,7 +65,8 @@ class GenerateCall final : public RequestSink {
   std::string tail_;
   grpc::Status status_;  // from kEnding on
   uint64_t seed_ = 0;
-  uint64_t number_ = 0;          // the scheduler's, while submitted_
+  uint64_t number_ = 0;  // the scheduler's, while submitted_
+  bool log_probabilities_ = false;
   bool submitted_ = false;       // the scheduler may call this sink
   bool op_outstanding_ = false;  // a write or the finish
   bool over_ = false;

@@ -39,6 +39,7 @@ TEST(GenerateCall, StreamsEventsInOrder) {
   std::vector<v1::GenerateEvent> events;
   v1::GenerateRequest request = Request();
   request.mutable_sampling()->set_seed(42);
+  request.set_log_probabilities(true);
   const Status status = Collect(daemon, request, &events);
   ASSERT_TRUE(status.ok()) << status.ToString();
   ASSERT_EQ(events.size(), 7);
@@ -66,6 +67,7 @@ TEST(GenerateCall, BytesThatAreNotUtf8ArriveAsRawBesideTheReplacement) {
   ASSERT_EQ(events.size(), 5);
   EXPECT_EQ(events[3].token().text(), "a\xef\xbf\xbd");
   EXPECT_EQ(events[3].token().raw(), "a\xff");
+  EXPECT_FALSE(events[3].token().has_log_probability()) << "nobody asked for it";
 }
 
 TEST(GenerateCall, PassesFieldsToTheScheduler) {
