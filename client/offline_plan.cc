@@ -53,7 +53,7 @@ void PrintJson(const Model& model, const Plan& plan) {
                                .Add("stages", plan.stages.size())
                                .Add("rows", plan.max_rows)
                                .Add("tile_bytes", plan.tile_bytes)
-                               .Add("ring_bytes", 2 * plan.slot_bytes)
+                               .Add("ring_bytes", plan.ring_bytes)
                                .Add("resident_bytes", plan.resident_bytes)
                                .Add("peak_bytes", plan.peak_bytes)
                                .Add("model_bytes", plan.model_bytes)
@@ -85,7 +85,7 @@ void PrintText(const Model& model, const Plan& plan, const std::string& ceiling)
   }
   std::printf("\n");
   line("ring",
-       FormatBytes(2 * plan.slot_bytes) + ", two tiles of at most " + FormatBytes(plan.tile_bytes));
+       FormatBytes(plan.ring_bytes) + ", tiles of at most " + FormatBytes(plan.tile_bytes));
   line("buffers", FormatBytes(plan.resident_offset - plan.values_offset) +
                       " for the largest group's activations and KV block");
   line("resident", FormatBytes(plan.resident_bytes) + " of weights stay in RAM");

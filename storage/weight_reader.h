@@ -44,7 +44,7 @@ struct ReadStats {
 
 class WeightReader {
  public:
-  static constexpr unsigned kMaxInFlight = 4;
+  static constexpr unsigned kMaxInFlight = 12;
 
   // `file` must outlive the reader. kAuto takes the first backend that works (a probe read
   // decides); a backend named explicitly that does not work is an error that says why. `arena` (may

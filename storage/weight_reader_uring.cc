@@ -14,7 +14,7 @@
 namespace thimble {
 namespace {
 
-constexpr unsigned kQueueDepth = 8;             // kMaxInFlight operations, and room
+constexpr unsigned kQueueDepth = 16;            // kMaxInFlight operations, and room
 constexpr uint64_t kMaxRegisteredBytes = kGiB;  // the kernel's limit for one buffer
 
 // Submitting again later is enough: a signal came, or the kernel was short of a request.

@@ -2,7 +2,7 @@
 // for a given budget. It is the memory contract: peak_bytes is known before the first weight is
 // read. Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
 //
-// The arena:  [ring slot 0][ring slot 1][values and work of the running group][resident tiles]
+// The arena:  [ring of streamed tiles][values and work of the running group][resident tiles]
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@ struct PlanOptions {
   Granularity granularity = Granularity::kAuto;
   uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
   uint32_t max_logit_rows = 4;  // of these, how many may want logits
-  uint64_t tile_bytes = 0;      // 0: chosen from the budget, 1 MiB at most
+  uint64_t tile_bytes = 0;      // 0: chosen from the budget, 512 KiB at most
 };
 
 // A value's place while a group runs, from the beginning of the arena.
@@ -43,7 +43,7 @@ struct Group {
   Placement work;
   uint8_t inputs = 0;             // bits of Value: read from the stage store at the beginning
   uint8_t outputs = 0;            // bits of Value: written to it at the end
-  uint64_t weight_bytes = 0;      // the most that one of its stages holds: two tiles, or less
+  uint64_t weight_bytes = 0;      // the most that one of its stages holds: the ring, or less
   uint64_t activation_bytes = 0;  // values and work
   uint64_t kv_bytes = 0;          // a KV block
   [[nodiscard]] uint64_t total_bytes() const { return weight_bytes + activation_bytes + kv_bytes; }
@@ -57,8 +57,9 @@ struct Plan {
   uint32_t max_rows = 0;
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
-  uint64_t slot_bytes = 0;       // of a ring slot: the largest tile, aligned outward
-  uint64_t values_offset = 0;    // behind the two slots
+  uint64_t span_bytes = 0;       // the most that one read brings
+  uint64_t ring_bytes = 0;       // four reads: one in use, the others under way
+  uint64_t values_offset = 0;    // behind the ring
   uint64_t resident_offset = 0;  // behind the largest group's values and work
   uint64_t resident_bytes = 0;
   uint64_t peak_bytes = 0;   // of the arena

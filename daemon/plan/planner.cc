@@ -10,8 +10,11 @@ namespace {
 
 constexpr uint64_t kValueAlignment = 64;
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kLargestTile = kMiB;        // past this, flash reads get no faster
+constexpr uint64_t kLargestTile = 512 * kKiB;  // past this, flash reads get no faster
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
+// The ring has room for one tile in use and three being read: with one alone being read the flash
+// would be idle from its completion until the next one is asked for, a tenth of the time.
+constexpr uint64_t kRingTiles = 4;
 // Tiles up to this size cost a read each and next to no RAM: they are made resident first.
 constexpr uint64_t kSmallTile = 32 * kKiB;
 
@@ -33,7 +36,7 @@ void PlaceGroup(const Model& model, const Plan& plan, Group* group) {
     work_bytes = std::max(work_bytes, work.bytes);
     group->kv_bytes = std::max(group->kv_bytes, work.kv_block_bytes);
     group->weight_bytes =
-        std::max(group->weight_bytes, std::min(stage.weight_bytes, 2 * plan.slot_bytes));
+        std::max(group->weight_bytes, std::min(stage.weight_bytes, plan.ring_bytes));
   }
   uint64_t offset = plan.values_offset;
   // The work buffer is first: direct reads of embedding rows need its page alignment.
@@ -177,10 +180,11 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
               &plan.tiles);
   for (const Tile& tile : plan.tiles) {
     plan.tile_bytes = std::max(plan.tile_bytes, tile.bytes);
-    plan.slot_bytes = std::max(plan.slot_bytes, ReadBufferBytes(tile.offset, tile.bytes));
+    plan.span_bytes = std::max(plan.span_bytes, ReadBufferBytes(tile.offset, tile.bytes));
     plan.model_bytes += tile.bytes;
   }
-  plan.values_offset = 2 * plan.slot_bytes;
+  plan.ring_bytes = kRingTiles * plan.span_bytes;
+  plan.values_offset = plan.ring_bytes;
   MakeGroups(model, &plan);
   uint64_t values_bytes = 0;
   for (const Group& group : plan.groups) values_bytes = std::max(values_bytes, ValuesBytes(group));
@@ -218,7 +222,7 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
   uint64_t first_tile = options.tile_bytes;
   if (first_tile == 0) {
     first_tile = kLargestTile;
-    while (first_tile > 4 * kSmallestTile && first_tile > options.budget_bytes / 16) {
+    while (first_tile > 4 * kSmallestTile && first_tile > options.budget_bytes / 32) {
       first_tile /= 2;
     }
   }

@@ -1,5 +1,6 @@
 #include "daemon/run/tile_ring.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -8,12 +9,12 @@
 namespace thimble {
 
 TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
-    : plan_(plan), arena_(arena), reader_(reader), loaded_(plan.tiles.size(), 0) {
-  pass_end_ = static_cast<uint32_t>(plan.tiles.size());
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    slots_[i].buffer = arena.Use(i * plan.slot_bytes, plan.slot_bytes);
-  }
-}
+    : plan_(plan),
+      arena_(arena),
+      reader_(reader),
+      loaded_(plan.tiles.size(), 0),
+      ring_(arena.Use(0, plan.ring_bytes)),
+      pass_end_(static_cast<uint32_t>(plan.tiles.size())) {}
 
 const std::byte* TileRing::Resident(uint32_t tile) {
   if (!Loaded(tile)) return nullptr;
@@ -21,89 +22,116 @@ const std::byte* TileRing::Resident(uint32_t tile) {
 }
 
 uint32_t TileRing::NextToRead(uint32_t tile) const {
-  uint32_t next = tile;
-  for (uint32_t i = 0; i < pass_end_; ++i) {
-    next = next + 1 >= pass_end_ ? 0 : next + 1;
-    if (next == tile) break;
-    if (!Loaded(next)) return next;
+  for (uint32_t i = 0; i < pass_end_; ++i, ++tile) {
+    if (tile >= pass_end_) tile = 0;
+    if (!Loaded(tile)) return tile;
   }
   return kNone;
 }
 
-TileRing::Slot* TileRing::Find(uint32_t tile) {
-  for (Slot& slot : slots_) {
-    if (slot.tile == tile) return &slot;
+TileRing::Span TileRing::SpanFrom(uint32_t tile) const {
+  Span span;
+  span.tile_begin = tile;
+  span.tile_end = tile + 1;
+  span.file_offset = plan_.tiles[tile].offset;
+  uint64_t end = span.file_offset + plan_.tiles[tile].bytes;
+  while (span.tile_end < pass_end_ && !Loaded(span.tile_end)) {
+    const Tile& next = plan_.tiles[span.tile_end];
+    // Tensors lie one behind the other, padded to 32 bytes.
+    if (next.offset < end || next.offset - end >= kReadAlignment) break;
+    const uint64_t next_end = next.offset + next.bytes;
+    if (ReadBufferBytes(span.file_offset, next_end - span.file_offset) > plan_.span_bytes) break;
+    end = next_end;
+    ++span.tile_end;
   }
-  return nullptr;
+  span.end = ReadBufferBytes(span.file_offset, end - span.file_offset);
+  return span;
+}
+
+bool TileRing::Place(uint64_t bytes, uint64_t* begin) const {
+  if (n_spans_ == 0) {
+    *begin = 0;
+    return bytes <= plan_.ring_bytes;
+  }
+  const Span& oldest = spans_[oldest_];
+  const Span& newest = spans_[(oldest_ + n_spans_ - 1) % spans_.size()];
+  *begin = newest.end;
+  if (newest.begin < oldest.begin) return bytes <= oldest.begin - newest.end;
+  if (bytes <= plan_.ring_bytes - newest.end) return true;
+  *begin = 0;
+  return bytes <= oldest.begin;
 }
 
 Status TileRing::Named(const Status& error, uint32_t tile) const {
   return {error.code(), "read " + plan_.tiles[tile].tensor->name + ": " + error.message()};
 }
 
-Status TileRing::Start(Slot* slot, uint32_t tile) {
-  if (slot->pending) {
-    // What it was reading is not wanted any more; its error would be of no interest.
-    slot->pending = false;
-    static_cast<void>(reader_.Wait(slot->ticket));
-  }
-  slot->tile = kNone;
-  const Tile& t = plan_.tiles[tile];
-  THIMBLE_ASSIGN_OR_RETURN(slot->ticket, reader_.Start(t.offset, t.bytes, slot->buffer));
-  slot->tile = tile;
-  slot->pending = true;
+Status TileRing::Start(Span span) {
+  const Tile& last = plan_.tiles[span.tile_end - 1];
+  const uint64_t bytes = last.offset + last.bytes - span.file_offset;
+  THIMBLE_ASSIGN_OR_RETURN(span.ticket, reader_.Start(span.file_offset, bytes, ring_ + span.begin));
+  span.pending = true;
+  next_ = span.tile_end;
+  At(n_spans_++) = span;
   return {};
 }
 
-Status TileRing::Finish(Slot* slot) {
-  if (!slot->pending) return {};
-  slot->pending = false;
-  Status status = reader_.Wait(slot->ticket);
-  if (!status.ok()) slot->tile = kNone;
-  return status;
+Status TileRing::Finish(Span* span) {
+  if (!span->pending) return {};
+  span->pending = false;
+  return reader_.Wait(span->ticket);
 }
 
-void TileRing::Prefetch(uint32_t tile, const Slot* in_use) {
-  uint32_t next = tile;
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    next = NextToRead(next);
-    if (next == kNone || next == tile) return;
-    if (Find(next) != nullptr) continue;
-    // A slot that neither is in use nor holds the tile that comes before `next`.
-    Slot* free = nullptr;
-    for (Slot& slot : slots_) {
-      if (&slot == in_use) continue;
-      if (slot.tile != kNone && slot.tile == NextToRead(tile)) continue;
-      free = &slot;
-    }
-    if (free == nullptr) return;
+void TileRing::DropOldest() {
+  // What it was reading is not wanted any more; its error would be of no interest.
+  if (n_spans_ > 0) static_cast<void>(Finish(&At(0)));
+  oldest_ = (oldest_ + 1) % spans_.size();
+  --n_spans_;
+}
+
+void TileRing::Prefetch() {
+  while (n_spans_ < spans_.size()) {
+    const uint32_t tile = NextToRead(next_);
+    // The whole of what is read in a pass may be in the ring.
+    if (tile == kNone || (n_spans_ > 0 && tile == At(0).tile_begin)) return;
+    Span span = SpanFrom(tile);
+    const uint64_t bytes = span.end;
+    if (!Place(bytes, &span.begin)) return;
+    span.end = span.begin + bytes;
     // A read that cannot be started is tried again, and reported, when the tile is acquired.
-    if (!Start(free, next).ok()) return;
+    if (!Start(span).ok()) return;
   }
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
+  if (n_spans_ > 0 && At(0).used_up) DropOldest();
   if (const std::byte* bytes = Resident(tile)) {
-    Prefetch(tile, nullptr);
+    Prefetch();
     return bytes;
   }
-  Slot* slot = Find(tile);
-  if (slot == nullptr) {
-    slot = slots_[0].pending && !slots_[1].pending ? &slots_[1] : slots_.data();
-    if (Status status = Start(slot, tile); !status.ok()) return Named(status, tile);
+  // The oldest span has it, unless a pass ended early or became another one.
+  while (n_spans_ > 0 && (tile < At(0).tile_begin || tile >= At(0).tile_end)) DropOldest();
+  if (n_spans_ == 0) {
+    Span span = SpanFrom(tile);
+    if (Status status = Start(span); !status.ok()) return Named(status, tile);
   }
-  if (Status status = Finish(slot); !status.ok()) return Named(status, tile);
+  Span& span = At(0);
+  if (Status status = Finish(&span); !status.ok()) {
+    DropOldest();
+    return Named(status, tile);
+  }
   const Tile& t = plan_.tiles[tile];
-  const std::byte* bytes = slot->buffer + t.offset % kReadAlignment;
+  const std::byte* bytes =
+      ring_ + span.begin + span.file_offset % kReadAlignment + (t.offset - span.file_offset);
+  span.used_up = tile + 1 == span.tile_end;
   if (t.resident()) {
     std::byte* home = arena_.Use(t.resident_offset, AlignUp(t.bytes, 64));
     std::memcpy(home, bytes, t.bytes);
     loaded_[tile] = 1;
-    slot->tile = kNone;
-    Prefetch(tile, nullptr);
-    return home;
+    bytes = home;
+    if (span.used_up) DropOldest();
   }
-  Prefetch(tile, slot);
+  Prefetch();
   return bytes;
 }
 

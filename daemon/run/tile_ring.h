@@ -1,6 +1,9 @@
-// The way of the weights: two slots of the arena through which streamed tiles pass, one in use and
-// one being read, and the resident tiles, which pass through a slot once and stay. Called by: the
-// runner. Memory: the arena's, and 1 byte a tile.
+// The way of the weights: a ring of the arena through which streamed tiles pass. Reads are kept
+// under way as far ahead as the ring has room, so that the flash never waits for the processor; the
+// resident tiles pass through it once and stay. Tiles that follow one another both in the pass and
+// in the file are read at once. Called by: the runner. Memory: the arena's, and 1 byte a tile.
+//
+//   [ ... free ... | oldest span: in use | span | newest span: being read | ... free ... ]
 #pragma once
 
 #include <array>
@@ -32,28 +35,45 @@ class TileRing {
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
-  struct Slot {
-    std::byte* buffer = nullptr;
-    uint32_t tile = kNone;
+  // Tiles [tile_begin, tile_end), read by one operation.
+  struct Span {
+    uint32_t tile_begin = 0;
+    uint32_t tile_end = 0;
     uint32_t ticket = 0;
-    bool pending = false;  // a read is under way
+    bool pending = false;      // the read is under way
+    bool used_up = false;      // its last tile was acquired
+    uint64_t file_offset = 0;  // of the first tile
+    uint64_t begin = 0;        // in the ring, a multiple of kReadAlignment
+    uint64_t end = 0;
   };
 
   [[nodiscard]] bool Loaded(uint32_t tile) const { return loaded_[tile] != 0; }
-  // The first tile behind `tile` in the order of passes that must be read, or kNone.
+  [[nodiscard]] Span& At(size_t i) { return spans_[(oldest_ + i) % spans_.size()]; }
+  // The first tile from `tile` on, in the order of passes, that must be read; kNone if there is
+  // none.
   [[nodiscard]] uint32_t NextToRead(uint32_t tile) const;
-  Slot* Find(uint32_t tile);
-  Status Start(Slot* slot, uint32_t tile);
-  Status Finish(Slot* slot);
-  void Prefetch(uint32_t tile, const Slot* in_use);
+  // The tiles from `tile` on that one read brings.
+  [[nodiscard]] Span SpanFrom(uint32_t tile) const;
+  // Room for `bytes` behind the newest span; false where there is none.
+  bool Place(uint64_t bytes, uint64_t* begin) const;
+  Status Start(Span span);
+  Status Finish(Span* span);
+  void DropOldest();
+  // Starts reads behind `tile` while the ring has room.
+  void Prefetch();
   [[nodiscard]] Status Named(const Status& error, uint32_t tile) const;
 
   const Plan& plan_;
   Arena& arena_;
   WeightReader& reader_;
   std::vector<uint8_t> loaded_;  // resident tiles that have been read
+  std::byte* const ring_;
   uint32_t pass_end_ = 0;
-  std::array<Slot, 2> slots_;
+  uint32_t next_ = 0;  // where to look for the next tile to read
+  // The runner reads embedding rows beside: one operation is left to it.
+  std::array<Span, WeightReader::kMaxInFlight - 1> spans_;
+  size_t oldest_ = 0;
+  size_t n_spans_ = 0;
 };
 
 }  // namespace thimble

@@ -127,7 +127,7 @@ TEST_P(PlanSweep, NothingIsPlacedOverAnythingElseAndAllWithinThePeak) {
       spans.emplace_back(value.offset, value.offset + value.bytes);
     }
     std::sort(spans.begin(), spans.end());
-    uint64_t end = 2 * plan_.slot_bytes;
+    uint64_t end = plan_.ring_bytes;
     for (const auto& [begin, span_end] : spans) {
       EXPECT_GE(begin, end);
       end = span_end;
@@ -137,7 +137,7 @@ TEST_P(PlanSweep, NothingIsPlacedOverAnythingElseAndAllWithinThePeak) {
   uint64_t end = plan_.resident_offset;
   std::vector<std::pair<uint64_t, uint64_t>> resident;
   for (const Tile& tile : plan_.tiles) {
-    EXPECT_LE(ReadBufferBytes(tile.offset, tile.bytes), plan_.slot_bytes);
+    EXPECT_LE(ReadBufferBytes(tile.offset, tile.bytes), plan_.span_bytes);
     if (tile.resident()) resident.emplace_back(tile.resident_offset, tile.bytes);
   }
   std::sort(resident.begin(), resident.end());

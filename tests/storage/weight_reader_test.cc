@@ -88,7 +88,7 @@ TEST_P(EveryBackend, ReadsRandomSpansAsTheyAreInTheFile) {
 
 TEST_P(EveryBackend, KeepsReadsUnderWayApartAndWaitsInAnyOrder) {
   const DiskFile disk(4 * kMiB);
-  const Buffer arena(4 * 300 * kKiB);
+  const Buffer arena(WeightReader::kMaxInFlight * 300 * kKiB);
   OPEN_OR_SKIP(reader, disk.file(), arena.span());
   std::mt19937_64 random(11);
   for (int round = 0; round < 30; ++round) {
@@ -107,9 +107,9 @@ TEST_P(EveryBackend, KeepsReadsUnderWayApartAndWaitsInAnyOrder) {
       reads.push_back(read);
     }
     const Buffer other(kReadAlignment);
-    const Result<uint32_t> fifth = reader->Start(0, 1, other.data());
-    ASSERT_FALSE(fifth.ok());
-    EXPECT_EQ(fifth.status().code(), StatusCode::kResourceExhausted);
+    const Result<uint32_t> one_more = reader->Start(0, 1, other.data());
+    ASSERT_FALSE(one_more.ok());
+    EXPECT_EQ(one_more.status().code(), StatusCode::kResourceExhausted);
     std::shuffle(reads.begin(), reads.end(), random);
     for (const Read& read : reads) {
       const Status status = reader->Wait(read.ticket);
@@ -178,8 +178,8 @@ TEST_P(EveryBackend, RefusesWhatIsNoSpan) {
 }
 
 TEST_P(EveryBackend, MayBeClosedWithReadsUnderWay) {
-  const DiskFile disk(4 * kMiB);
-  const Buffer arena(4 * kMiB);
+  const DiskFile disk(WeightReader::kMaxInFlight * kMiB);
+  const Buffer arena(WeightReader::kMaxInFlight * kMiB);
   OPEN_OR_SKIP(reader, disk.file(), arena.span());
   for (unsigned i = 0; i < WeightReader::kMaxInFlight; ++i) {
     ASSERT_TRUE(reader->Start(i * kMiB, kMiB, arena.data() + i * kMiB).ok());

@@ -1,0 +1,180 @@
+// The ring over a reader whose bytes tell their offset: right bytes in every order of passes, reads
+// kept under way, each streamed byte read once a pass, small neighbours read together, and errors
+// that name the tensor.
+#include "daemon/run/tile_ring.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "storage/base/bytes.h"
+#include "tests/plan/fake_model.h"
+
+namespace thimble {
+namespace {
+
+std::byte ByteAt(uint64_t offset) {
+  return static_cast<std::byte>((offset * 2654435761U) >> 13U ^ offset);
+}
+
+// Brings a span's bytes when they are waited for, the last moment that is allowed.
+class LazyReader final : public WeightReader {
+ public:
+  Result<uint32_t> Start(uint64_t offset, uint64_t bytes, std::byte* buffer) override {
+    if (pending_.size() == kMaxInFlight) return ResourceExhaustedError("too many");
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer) % kReadAlignment, 0U);
+    // The kernel writes whenever it likes from now on.
+    std::memset(buffer, 0xEE, ReadBufferBytes(offset, bytes));
+    pending_[++ticket_] = {offset, bytes, buffer};
+    most_pending = std::max(most_pending, pending_.size());
+    ++stats_.reads;
+    stats_.bytes += bytes;
+    return ticket_;
+  }
+  Status Wait(uint32_t ticket) override {
+    const Read read = pending_.at(ticket);
+    pending_.erase(ticket);
+    if (fail) return UnavailableError("Input/output error");
+    for (uint64_t i = 0; i < read.bytes; ++i) {
+      read.buffer[read.offset % kReadAlignment + i] = ByteAt(read.offset + i);
+    }
+    return {};
+  }
+  [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kAuto; }
+  [[nodiscard]] size_t n_pending() const { return pending_.size(); }
+
+  bool fail = false;
+  size_t most_pending = 0;
+
+ private:
+  struct Read {
+    uint64_t offset, bytes;
+    std::byte* buffer;
+  };
+  std::map<uint32_t, Read> pending_;
+  uint32_t ticket_ = 0;
+};
+
+class TileRingTest : public testing::Test {
+ protected:
+  // With room for so many bytes of resident tiles.
+  void Make(uint64_t resident_bytes) {
+    FakeShape shape;
+    shape.n_layers = 3;
+    shape.vocab_size = 4000;
+    model_ = MakeFakeModel(shape);
+    PlanOptions options;
+    options.tile_bytes = 128 * kKiB;
+    options.budget_bytes = UINT64_MAX;
+    options.max_rows = 1;
+    Result<Plan> all = MakePlan(*model_, options);
+    ASSERT_TRUE(all.ok()) << all.status().ToString();
+    options.budget_bytes = all->peak_bytes - all->resident_bytes + resident_bytes;
+    Result<Plan> plan = MakePlan(*model_, options);
+    ASSERT_TRUE(plan.ok()) << plan.status().ToString();
+    plan_ = std::move(*plan);
+    Result<std::unique_ptr<Arena>> arena = Arena::Map(plan_.peak_bytes);
+    ASSERT_TRUE(arena.ok());
+    arena_ = std::move(*arena);
+    ring_ = std::make_unique<TileRing>(plan_, *arena_, reader_);
+  }
+
+  void Walk(uint32_t pass_end, uint32_t stop_at) {
+    ring_->SetPassEnd(pass_end);
+    for (uint32_t t = 0; t < stop_at; ++t) {
+      const Result<const std::byte*> bytes = ring_->Acquire(t);
+      ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
+      const Tile& tile = plan_.tiles[t];
+      for (uint64_t i = 0; i < tile.bytes; ++i) {
+        if ((*bytes)[i] == ByteAt(tile.offset + i)) continue;
+        FAIL() << "tile " << t << " of " << tile.tensor->name << ", byte " << i;
+      }
+    }
+  }
+
+  std::unique_ptr<Model> model_;
+  Plan plan_;
+  LazyReader reader_;
+  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<TileRing> ring_;
+};
+
+// The parameter: bytes of resident tiles.
+class TileRingSweep : public TileRingTest, public testing::WithParamInterface<uint64_t> {};
+
+TEST_P(TileRingSweep, BringsEveryTileWholeInPassesThatEndAnywhere) {
+  Make(GetParam());
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  std::mt19937 random(5);
+  for (int pass = 0; pass < 12; ++pass) {
+    // Whole passes, prompts' passes without logits, and passes that were aborted.
+    const uint32_t end = pass % 3 == 1 ? n_tiles / 2 + random() % (n_tiles / 2) : n_tiles;
+    Walk(end, pass % 4 == 3 ? 1 + random() % end : end);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(TileRingSweep, ReadsEachStreamedByteOnceAPass) {
+  Make(GetParam());
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles);
+  Walk(n_tiles, n_tiles);
+  const uint64_t before = reader_.stats().bytes;
+  constexpr uint64_t kPasses = 5;
+  for (uint64_t pass = 0; pass < kPasses; ++pass) Walk(n_tiles, n_tiles);
+  // What lies between two tiles of one read, less than a page, is read with them.
+  const uint64_t read = reader_.stats().bytes - before;
+  EXPECT_GE(read, kPasses * plan_.pass_bytes);
+  EXPECT_LE(read, kPasses * (plan_.pass_bytes + plan_.pass_bytes / 100));
+}
+
+TEST_F(TileRingTest, KeepsReadsUnderWayWhileATileIsUsed) {
+  Make(3 * kMiB);
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles);
+  ASSERT_GT(plan_.pass_bytes, 2 * plan_.ring_bytes);
+  ring_->SetPassEnd(n_tiles);
+  uint32_t starved = 0;
+  for (uint32_t t = 0; t < n_tiles; ++t) {
+    ASSERT_TRUE(ring_->Acquire(t).ok());
+    if (reader_.n_pending() < 2) ++starved;
+  }
+  // Behind the largest tiles the ring's end may have to stay empty for a moment.
+  EXPECT_LE(starved, n_tiles / 20) << "of " << n_tiles;
+  EXPECT_LT(reader_.most_pending, size_t{WeightReader::kMaxInFlight})
+      << "one operation is left for embedding rows";
+}
+
+INSTANTIATE_TEST_SUITE_P(Resident, TileRingSweep,
+                         testing::Values(uint64_t{0}, 3 * kMiB, 20 * kMiB, kGiB));
+
+TEST_F(TileRingTest, NeighboursAreReadAtOnce) {
+  Make(0);
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles);
+  const uint64_t before = reader_.stats().reads;
+  Walk(n_tiles, n_tiles);
+  // Norms and biases of some KiB follow one another, and a matrix.
+  EXPECT_LT(reader_.stats().reads - before, n_tiles);
+}
+
+TEST_F(TileRingTest, AnErrorNamesTheTensorAndTheNextPassWorks) {
+  Make(2 * kMiB);
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles / 2);
+  reader_.fail = true;
+  uint32_t tile = n_tiles / 2;
+  Result<const std::byte*> bytes = ring_->Acquire(tile);
+  while (bytes.ok()) bytes = ring_->Acquire(++tile);
+  EXPECT_EQ(bytes.status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(bytes.status().message(),
+            "read " + plan_.tiles[tile].tensor->name + ": Input/output error");
+  reader_.fail = false;
+  Walk(n_tiles, n_tiles);
+}
+
+}  // namespace
+}  // namespace thimble
