@@ -1,6 +1,6 @@
 #include "daemon/config.h"
 
-#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <utility>
@@ -10,104 +10,175 @@
 namespace thimble {
 namespace {
 
-Status ParseCount(const std::string& text, uint32_t low, uint32_t high, uint32_t* out) {
-  uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high) {
-    return InvalidArgumentError("a whole number from " + std::to_string(low) + " to " +
-                                std::to_string(high));
+// 64M rather than 67108864: the largest unit that leaves nothing over.
+std::string ShowSize(uint64_t bytes) {
+  constexpr std::pair<uint64_t, const char*> kUnits[] = {{kGiB, "G"}, {kMiB, "M"}, {kKiB, "K"}};
+  for (const auto& [unit, letter] : kUnits) {
+    if (bytes != 0 && bytes % unit == 0) return std::to_string(bytes / unit) + letter;
   }
-  *out = value;
-  return {};
+  return std::to_string(bytes);
 }
+
+// The builders of the table: one for each kind of value. The rest (`fallback`, `rereadable`) is
+// set where an option has it.
 
 OptionSpec Count(std::string name, uint32_t Config::*field, uint32_t low, uint32_t high,
-                 std::string fallback, std::string help) {
-  return {std::move(name), "N", std::move(fallback), std::move(help),
-          [=](const std::string& text, Config& config) {
-            return ParseCount(text, low, high, &(config.*field));
-          }};
+                 std::string help) {
+  OptionSpec spec;
+  spec.name = std::move(name);
+  spec.unit = "N";
+  spec.range = std::to_string(low) + " to " + std::to_string(high);
+  spec.help = std::move(help);
+  spec.parse = [=, range = spec.range](const std::string& text, Config& config) -> Status {
+    uint32_t value = 0;
+    const char* last = text.data() + text.size();
+    const auto [end, error] = std::from_chars(text.data(), last, value);
+    if (error != std::errc() || end != last || value < low || value > high) {
+      return InvalidArgumentError("a whole number from " + range);
+    }
+    config.*field = value;
+    return {};
+  };
+  spec.show = [=](const Config& config) { return std::to_string(config.*field); };
+  return spec;
 }
 
-OptionSpec Path(std::string name, std::string unit, std::string Config::*field,
-                std::string fallback, std::string help) {
-  return {std::move(name), std::move(unit), std::move(fallback), std::move(help),
-          [=](const std::string& text, Config& config) -> Status {
-            if (text.empty()) return InvalidArgumentError("must not be empty");
-            config.*field = text;
-            return {};
-          }};
+OptionSpec Size(std::string name, uint64_t Config::*field, uint64_t low, bool zero,
+                std::string help) {
+  OptionSpec spec;
+  spec.name = std::move(name);
+  spec.unit = "SIZE";
+  spec.range = "at least " + ShowSize(low) + (zero ? ", or 0" : "");
+  spec.help = std::move(help);
+  spec.parse = [=, range = spec.range](const std::string& text, Config& config) -> Status {
+    const Result<uint64_t> value = ParseSize(text);
+    if (!value.ok() || (*value < low && !(zero && *value == 0))) {
+      return InvalidArgumentError("a size such as 64M or 1G, " + range);
+    }
+    config.*field = *value;
+    return {};
+  };
+  spec.show = [=](const Config& config) { return ShowSize(config.*field); };
+  return spec;
+}
+
+OptionSpec Path(std::string name, std::string unit, std::string Config::*field, std::string help) {
+  OptionSpec spec;
+  spec.name = std::move(name);
+  spec.unit = std::move(unit);
+  spec.help = std::move(help);
+  spec.parse = [=](const std::string& text, Config& config) -> Status {
+    if (text.empty()) return InvalidArgumentError("must not be empty");
+    config.*field = text;
+    return {};
+  };
+  spec.show = [=](const Config& config) { return config.*field; };
+  return spec;
 }
 
 template <typename T>
 OptionSpec Choice(std::string name, std::string choices, T Config::*field,
-                  Result<T> (*parse)(std::string_view), std::string fallback, std::string help) {
-  return {std::move(name), choices, std::move(fallback), std::move(help),
-          [=](const std::string& text, Config& config) -> Status {
-            Result<T> value = parse(text);
-            if (!value.ok()) return InvalidArgumentError("one of " + choices);
-            config.*field = *value;
-            return {};
-          }};
-}
-
-OptionSpec Size(std::string name, uint64_t Config::*field, uint64_t low, bool zero,
-                std::string fallback, std::string help) {
-  return {std::move(name), "SIZE", std::move(fallback), std::move(help),
-          [=](const std::string& text, Config& config) -> Status {
-            const Result<uint64_t> value = ParseSize(text);
-            if (!value.ok() || (*value < low && !(zero && *value == 0))) {
-              return InvalidArgumentError("a size such as 64M or 1G, at least " + FormatBytes(low) +
-                                          (zero ? ", or 0" : ""));
-            }
-            config.*field = *value;
-            return {};
-          }};
-}
-
-std::vector<OptionSpec> MakeTable() {
-  return {
-      Path("--model", "FILE", &Config::model, "the built-in model", "the model, a GGUF file"),
-      Size("--ram-ceiling", &Config::ram_ceiling_bytes, kMiB, true, "0",
-           "the most RAM for everything, page cache included; 0: the limit in force"),
-      Choice<Enforcement>("--enforcement", "cgroup|process|none", &Config::enforcement,
-                          ParseEnforcement, "cgroup",
-                          "what enforces the ceiling; process: resource limits, weaker"),
-      Path("--state-dir", "DIR", &Config::state_dir, "/var/lib/thimble",
-           "journal and cache are kept here"),
-      {"--listen", "ADDRESS", "unix:/run/thimble/thimble.sock",
-       "unix:PATH, 127.0.0.1:PORT or [::1]:PORT",
-       [](const std::string& text, Config& config) -> Status {
-         const Result<ListenAddress> address = ParseListenAddress(text);
-         if (!address.ok()) return address.status();
-         config.listen = text;
-         return {};
-       }},
-      {"--http", "ADDRESS", "127.0.0.1:9464",
-       "health and metrics: 127.0.0.1:PORT, [::1]:PORT, unix:PATH, or off",
-       [](const std::string& text, Config& config) -> Status {
-         if (text != "off") {
-           const Result<ListenAddress> address = ParseListenAddress(text);
-           if (!address.ok()) {
-             return InvalidArgumentError("off, " + address.status().message());
-           }
-         }
-         config.http = text;
-         return {};
-       }},
-      Count("--context", &Config::context_tokens, 1, 1U << 20, "the model's own, at most 2048",
-            "tokens of one request, prompt and generated"),
-      Count("--max-active", &Config::max_active, 1, 64, "4", "requests computed together"),
-      Count("--max-queue", &Config::max_queue, 0, 10000, "64", "requests that may wait"),
-      Choice<Granularity>("--granularity", "head|op|auto", &Config::granularity, ParseGranularity,
-                          "auto", "how stages are grouped; head: one by one, the least RAM"),
-      Count("--prompt-chunk", &Config::prompt_chunk, 1, 1024, "64",
-            "prompt tokens in one pass, at most"),
-      Choice<ReaderBackend>("--reader", "auto|io_uring|aio|direct|buffered", &Config::reader,
-                            ParseReaderBackend, "auto", "how weights are read from flash"),
-      Size("--cache-size", &Config::cache_bytes, 16 * kMiB, false, "1G",
-           "the most disk for the cache in the state directory"),
+                  Result<T> (*parse)(std::string_view), std::string_view (*show)(T),
+                  std::string help) {
+  OptionSpec spec;
+  spec.name = std::move(name);
+  spec.unit = choices;
+  spec.help = std::move(help);
+  spec.parse = [=](const std::string& text, Config& config) -> Status {
+    Result<T> value = parse(text);
+    if (!value.ok()) return InvalidArgumentError("one of " + choices);
+    config.*field = *value;
+    return {};
   };
+  spec.show = [=](const Config& config) { return std::string(show(config.*field)); };
+  return spec;
+}
+
+OptionSpec Flag(std::string name, bool Config::*field, std::string help) {
+  OptionSpec spec;
+  spec.name = std::move(name);
+  spec.help = std::move(help);
+  spec.parse = [=](const std::string& text, Config& config) -> Status {
+    const bool yes = text == "yes" || text == "true" || text == "on" || text == "1";
+    const bool no = text == "no" || text == "false" || text == "off" || text == "0";
+    if (!yes && !no) return InvalidArgumentError("yes or no");
+    config.*field = yes;
+    return {};
+  };
+  spec.show = [=](const Config& config) { return config.*field ? "yes" : "no"; };
+  return spec;
+}
+
+OptionSpec Address(std::string name, std::string Config::*field, bool off, std::string help) {
+  OptionSpec spec;
+  spec.name = std::move(name);
+  spec.unit = "ADDRESS";
+  spec.range = std::string("unix:PATH, 127.0.0.1:PORT, [::1]:PORT") + (off ? ", or off" : "") +
+               "; others with --allow-remote";
+  spec.help = std::move(help);
+  spec.parse = [=](const std::string& text, Config& config) -> Status {
+    if (!off || text != "off") {
+      const Result<ListenAddress> address = ParseListenAddress(text);
+      if (!address.ok()) {
+        return InvalidArgumentError((off ? "off, " : "") + address.status().message());
+      }
+    }
+    config.*field = text;
+    return {};
+  };
+  spec.show = [=](const Config& config) { return config.*field; };
+  return spec;
+}
+
+OptionSpec WithFallback(OptionSpec spec, std::string words) {
+  spec.fallback = std::move(words);
+  return spec;
+}
+
+OptionSpec Rereadable(OptionSpec spec) {
+  spec.rereadable = true;
+  return spec;
+}
+
+// In the order of --help and the manual page.
+std::vector<OptionSpec> MakeTable() {
+  std::vector<OptionSpec> table = {
+      WithFallback(Path("model", "FILE", &Config::model, "the model, a GGUF file"),
+                   "the built-in model"),
+      Size("ram-ceiling", &Config::ram_ceiling_bytes, kMiB, true,
+           "the most RAM for everything, page cache included; 0: the limit in force"),
+      Choice<Enforcement>("enforcement", "cgroup|process|none", &Config::enforcement,
+                          ParseEnforcement, EnforcementName,
+                          "what enforces the ceiling; process: resource limits, weaker"),
+      Path("state-dir", "DIR", &Config::state_dir, "journal and cache are kept here"),
+      Address("listen", &Config::listen, false, "where gRPC clients connect"),
+      Address("http", &Config::http, true, "where health and metrics are read over HTTP"),
+      Flag("allow-remote", &Config::allow_remote,
+           "let --listen and --http take addresses that other machines reach: there is no "
+           "authentication and no encryption"),
+      WithFallback(Count("context", &Config::context_tokens, 2, 1U << 20,
+                         "tokens of one request, prompt and generated"),
+                   "the model's own, at most " + std::to_string(kDefaultContext)),
+      Count("max-active", &Config::max_active, 1, 64, "requests computed together"),
+      Count("max-queue", &Config::max_queue, 0, 10000, "requests that may wait"),
+      Choice<Granularity>("granularity", "head|op|auto", &Config::granularity, ParseGranularity,
+                          GranularityName,
+                          "how stages are grouped; head: one by one, the least RAM"),
+      Count("prompt-chunk", &Config::prompt_chunk, 1, 1024, "prompt tokens in one pass, at most"),
+      Choice<ReaderBackend>("reader", "auto|io_uring|aio|direct|buffered", &Config::reader,
+                            ParseReaderBackend, ReaderBackendName,
+                            "how weights are read from flash"),
+      Size("cache-size", &Config::cache_bytes, 16 * kMiB, false,
+           "the most disk for the cache in the state directory"),
+      Rereadable(Choice<LogLevel>("log-level", "error|warning|notice|info|debug",
+                                  &Config::log_level, ParseLogLevel, LogLevelName,
+                                  "the least severe lines that are logged")),
+  };
+  const Config defaults;
+  for (OptionSpec& spec : table) {
+    if (spec.fallback.empty()) spec.fallback = spec.show(defaults);
+  }
+  return table;
 }
 
 }  // namespace
@@ -117,35 +188,20 @@ const std::vector<OptionSpec>& OptionTable() {
   return table;
 }
 
-Result<Invocation> ParseArguments(int argc, const char* const* argv) {
-  Invocation invocation;
-  CLI::App app("Serves text generation from language models within a hard RAM ceiling.",
-               "thimbled");
-  app.set_version_flag("--version", "thimbled " THIMBLE_VERSION);
-  app.set_help_flag("--help,-h", "Print this help and exit");
-  for (const OptionSpec& spec : OptionTable()) {
-    app.add_option_function<std::string>(
-           spec.name,
-           [&spec, &invocation](const std::string& text) {
-             const Status status = spec.parse(text, invocation.config);
-             if (status.ok()) return;
-             throw CLI::ValidationError(spec.name + " " + text + ": " + status.message());
-           },
-           spec.help + " (default: " + spec.fallback + ")")
-        ->type_name(spec.unit);
+std::vector<Conflict> FindConflicts(const Config& config) {
+  std::vector<Conflict> found;
+  if (config.allow_remote) return found;
+  const std::pair<const char*, const std::string*> addresses[] = {{"listen", &config.listen},
+                                                                  {"http", &config.http}};
+  for (const auto& [name, text] : addresses) {
+    const Result<ListenAddress> address = ParseListenAddress(*text);
+    if (address.ok() && address->remote) {
+      found.push_back({name,
+                       "other machines reach this address, and there is no authentication: "
+                       "only with --allow-remote"});
+    }
   }
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    invocation.print = app.help();
-  } catch (const CLI::CallForVersion&) {
-    invocation.print = app.version() + "\n";
-  } catch (const CLI::Error& error) {
-    return InvalidArgumentError(error.what());
-  } catch (const std::exception& error) {
-    return InternalError(std::string("read the options: ") + error.what());
-  }
-  return invocation;
+  return found;
 }
 
 Result<std::string> FindModelFile(const Config& config) {
@@ -164,6 +220,14 @@ Result<std::string> FindModelFile(const Config& config) {
     tried += (tried.empty() ? "" : ", ") + place.string();
   }
   return NotFoundError("the built-in model is in none of: " + tried + "; name one with --model");
+}
+
+Result<uint32_t> ContextTokens(const Config& config, uint32_t model_tokens) {
+  if (config.context_tokens == 0) return std::min(model_tokens, kDefaultContext);
+  if (config.context_tokens <= model_tokens) return config.context_tokens;
+  return InvalidArgumentError("--context " + std::to_string(config.context_tokens) +
+                              ": the model was trained for " + std::to_string(model_tokens) +
+                              " tokens, no more");
 }
 
 }  // namespace thimble

@@ -62,14 +62,7 @@ Status Engine::OpenModel(const Config& config) {
   THIMBLE_ASSIGN_OR_RETURN(const std::string path, FindModelFile(config));
   THIMBLE_ASSIGN_OR_RETURN(file_, OpenFile(path));
   THIMBLE_ASSIGN_OR_RETURN(model_, LoadModel(*file_));
-  context_tokens_ = config.context_tokens;
-  if (context_tokens_ == 0) {
-    context_tokens_ = std::min(model_->context_tokens, kDefaultContext);
-  } else if (context_tokens_ > model_->context_tokens) {
-    return InvalidArgumentError("--context " + std::to_string(context_tokens_) +
-                                ": the model was trained for " +
-                                std::to_string(model_->context_tokens) + " tokens, no more");
-  }
+  THIMBLE_ASSIGN_OR_RETURN(context_tokens_, ContextTokens(config, model_->context_tokens));
   LogLine(LogLevel::kInfo, "model")
       .Add("file", path)
       .Add("name", model_->name)

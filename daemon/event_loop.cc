@@ -34,7 +34,7 @@ void EventLoop::AwaitSignal() {
   signals_.async_wait([this](const boost::system::error_code& error, int signal) {
     if (error) return;
     if (signal == SIGHUP) {
-      LogLine(LogLevel::kInfo, "signal").Add("name", "SIGHUP").Add("effect", "none");
+      if (reload_) reload_();
     } else {
       Stop("the daemon is stopping");
     }

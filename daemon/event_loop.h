@@ -49,6 +49,9 @@ class EventLoop {
   // while Run runs.
   void SetShortTick(std::function<bool()> wanted) { short_tick_ = std::move(wanted); }
 
+  // On SIGHUP. Must stay valid while Run runs.
+  void SetReload(std::function<void()> reload) { reload_ = std::move(reload); }
+
   // Why Stop was called; empty: it was not.
   [[nodiscard]] const std::string& stopping() const { return stopping_; }
 
@@ -73,6 +76,7 @@ class EventLoop {
   const std::chrono::microseconds watchdog_interval_ = WatchdogInterval();  // 0: nobody watches
   boost::asio::steady_timer watchdog_timer_{io_};
   std::function<bool()> short_tick_;
+  std::function<void()> reload_;
   std::string stopping_;
   bool cut_off_ = false;
   bool stuck_ = false;

@@ -1,63 +1,61 @@
 #include "daemon/listener.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include <grp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
+#include <cstdio>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+
+#include "daemon/log.h"
 
 namespace thimble {
 namespace {
 
-union Endpoint {
-  sockaddr any;
-  sockaddr_un unix_path;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-};
+// The members of which may use a Unix socket.
+constexpr const char* kGroup = "thimble";
 
-// `address` has been parsed: it is what ParseListenAddress lets through. Returns the size.
-socklen_t Fill(const ListenAddress& address, Endpoint* endpoint) {
-  std::memset(endpoint, 0, sizeof *endpoint);
-  if (!address.path.empty()) {
-    endpoint->unix_path.sun_family = AF_UNIX;
-    std::memcpy(static_cast<char*>(endpoint->unix_path.sun_path), address.path.data(),
-                address.path.size());
-    return sizeof endpoint->unix_path;
+// From the file: asking the name services would load their libraries for good, for one number.
+std::optional<gid_t> GroupId(const char* name) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen("/etc/group", "re"), &std::fclose);
+  if (file == nullptr) return std::nullopt;
+  while (const group* entry = ::fgetgrent(file.get())) {
+    if (std::strcmp(entry->gr_name, name) == 0) return entry->gr_gid;
   }
-  const std::string_view text = address.grpc;
-  const std::string_view digits = text.substr(text.rfind(':') + 1);
-  uint16_t port = 0;
-  std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (text.starts_with('[')) {
-    endpoint->v6.sin6_family = AF_INET6;
-    endpoint->v6.sin6_port = htons(port);
-    endpoint->v6.sin6_addr = in6addr_loopback;
-    return sizeof endpoint->v6;
+  return std::nullopt;
+}
+
+// A daemon that is not a member of the group, a user's own, keeps its socket to itself.
+void GiveToGroup(const std::string& path) {
+  const std::optional<gid_t> id = GroupId(kGroup);
+  struct stat info {};
+  if (!id || ::stat(path.c_str(), &info) != 0 || info.st_gid == *id) return;
+  if (::chown(path.c_str(), static_cast<uid_t>(-1), *id) != 0) {
+    LogLine(LogLevel::kNotice, "socket")
+        .Add("path", path)
+        .Add("note", ErrnoError(errno, "give it to the group thimble").message());
   }
-  endpoint->v4.sin_family = AF_INET;
-  endpoint->v4.sin_port = htons(port);
-  endpoint->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return sizeof endpoint->v4;
 }
 
 // 0 or errno.
-int BindAndListen(int fd, const Endpoint& endpoint, socklen_t size, int backlog) {
+int BindAndListen(int fd, const SocketAddress& address, int backlog) {
   // Ports in TIME_WAIT alone: one that another program listens on is still refused.
   const int on = 1;
   (void)::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   const mode_t mask = ::umask(0117);  // a Unix socket is for its owner and its group
-  const int bound = ::bind(fd, &endpoint.any, size);
+  const int bound = ::bind(fd, &address.any, address.size);
   const int bind_error = errno;
   ::umask(mask);
   if (bound != 0) return bind_error;
+  if (address.any.sa_family == AF_UNIX) {
+    GiveToGroup(static_cast<const char*>(address.unix_path.sun_path));
+  }
   return ::listen(fd, backlog) == 0 ? 0 : errno;
 }
 
@@ -67,11 +65,10 @@ Result<int> Listen(const ListenAddress& address, int backlog, std::string_view p
                    std::string_view advice) {
   const std::string what = "listen on " + address.grpc + " for " + std::string(purpose);
   THIMBLE_RETURN_IF_ERROR(PrepareSocket(address));
-  Endpoint endpoint;
-  const socklen_t size = Fill(address, &endpoint);
-  const int fd = ::socket(endpoint.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const SocketAddress where = ToSocketAddress(address);
+  const int fd = ::socket(where.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return ErrnoError(errno, what);
-  if (const int error = BindAndListen(fd, endpoint, size, backlog); error != 0) {
+  if (const int error = BindAndListen(fd, where, backlog); error != 0) {
     ::close(fd);
     const Status status = ErrnoError(error, what);
     if (error != EADDRINUSE) return status;

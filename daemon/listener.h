@@ -1,5 +1,5 @@
-// A listening socket, for gRPC and for HTTP: a Unix socket (mode 0660), or a port of the loopback
-// interface. Called by: RpcServer, HttpServer. Memory: none.
+// A listening socket, for gRPC and for HTTP: a Unix socket (mode 0660, of the group `thimble` where
+// /etc/group has one), or a port of an IP address. Called by: RpcServer, HttpServer. Memory: none.
 #pragma once
 
 #include <string_view>

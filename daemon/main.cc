@@ -5,12 +5,16 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 
 #include "daemon/ceiling/program_pages.h"
-#include "daemon/config.h"
+#include "daemon/check_config.h"
+#include "daemon/config_reload.h"
+#include "daemon/config_sources.h"
 #include "daemon/engine.h"
 #include "daemon/event_loop.h"
 #include "daemon/http/routes.h"
@@ -58,7 +62,30 @@ Result<std::unique_ptr<HttpServer>> StartHttp(const Config& config, const Engine
   return server;
 }
 
-int Serve(const Config& config) {
+// Other machines reach the address, and whoever does is served.
+void WarnOfRemote(const char* option, const std::string& text) {
+  const Result<ListenAddress> address = ParseListenAddress(text);
+  if (!address.ok() || !address->remote) return;
+  LogLine(LogLevel::kWarning, "remote")
+      .Add("option", option)
+      .Add("address", text)
+      .Add("note", "other machines can connect: there is no authentication and no encryption");
+}
+
+int CheckConfig(const Invocation& invocation) {
+  (void)std::fputs(DescribeOptions(invocation).c_str(), stdout);
+  const Result<std::string> model = DescribeModel(invocation.config);
+  if (!model.ok()) {
+    (void)std::fprintf(stderr, "thimbled: %s\n", model.status().message().c_str());
+    return 1;
+  }
+  (void)std::printf("# model: %s\n", model->c_str());
+  return 0;
+}
+
+// `reread`: the options as they are now.
+int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
+  SetLogLevel(config.log_level);
   Result<std::unique_ptr<Engine>> opened = Engine::Open(config);
   if (!opened.ok()) return Fail(opened.status());
   Engine& engine = **opened;
@@ -81,6 +108,9 @@ int Serve(const Config& config) {
     EventLoop loop(engine.scheduler(), **server);
     const Result<std::unique_ptr<HttpServer>> http = StartHttp(config, engine, loop);
     if (!http.ok()) return Fail(http.status());
+    loop.SetReload([&] { ApplyReread(reread(), config); });
+    WarnOfRemote("listen", config.listen);
+    WarnOfRemote("http", config.http);
     if (const Status kept = KeepProgramPages(); !kept.ok()) {
       LogLine(LogLevel::kWarning, "ceiling").Add("note", kept.message());
     }
@@ -111,15 +141,22 @@ int main(int argc, char** argv) {
   ::unsetenv("GRPC_TRACE");
   ::unsetenv("GRPC_EXPERIMENTS");
   thimble::QuietGrpcLog();
-  const thimble::Result<thimble::Invocation> invocation = thimble::ParseArguments(argc, argv);
+  const auto read = [&] { return thimble::ReadOptions(argc, argv, environ); };
+  const thimble::Result<thimble::Invocation> invocation = read();
   if (!invocation.ok()) {
-    (void)std::fprintf(stderr, "thimbled: %s (see --help)\n",
-                       invocation.status().message().c_str());
+    // One problem a line.
+    const std::string& problems = invocation.status().message();
+    for (size_t begin = 0, end = 0; begin <= problems.size(); begin = end + 1) {
+      end = std::min(problems.find('\n', begin), problems.size());
+      (void)std::fprintf(stderr, "thimbled: %s\n", problems.substr(begin, end - begin).c_str());
+    }
+    (void)std::fputs("thimbled: see thimbled --help\n", stderr);
     return 2;
   }
   if (!invocation->print.empty()) {
     (void)std::fputs(invocation->print.c_str(), stdout);
     return 0;
   }
-  return thimble::Serve(invocation->config);
+  if (invocation->check) return thimble::CheckConfig(*invocation);
+  return thimble::Serve(invocation->config, read);
 }

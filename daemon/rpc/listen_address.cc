@@ -1,10 +1,7 @@
 #include "daemon/rpc/listen_address.h"
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,46 +13,47 @@ namespace thimble {
 namespace {
 
 constexpr std::string_view kUnix = "unix:";
-constexpr std::string_view kIpv4 = "127.0.0.1:";
-constexpr std::string_view kIpv6 = "[::1]:";
 
-bool ParsePort(std::string_view text, uint16_t* port) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *port);
-  return error == std::errc() && end == text.data() + text.size() && *port != 0;
+// Splits "ADDRESS:PORT", "[ADDRESS]:PORT"; false where it is neither.
+bool ParseIp(std::string_view text, SocketAddress* out) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return false;
+  const std::string_view digits = text.substr(colon + 1);
+  uint16_t port = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  if (error != std::errc() || end != digits.data() + digits.size() || port == 0) return false;
+  std::string host(text.substr(0, colon));
+  std::memset(out, 0, sizeof *out);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+    out->v6.sin6_family = AF_INET6;
+    out->v6.sin6_port = htons(port);
+    out->size = sizeof out->v6;
+    return ::inet_pton(AF_INET6, host.c_str(), &out->v6.sin6_addr) == 1;
+  }
+  out->v4.sin_family = AF_INET;
+  out->v4.sin_port = htons(port);
+  out->size = sizeof out->v4;
+  return ::inet_pton(AF_INET, host.c_str(), &out->v4.sin_addr) == 1;
+}
+
+bool IsLoopback(const SocketAddress& address) {
+  if (address.any.sa_family == AF_INET6) {
+    return std::memcmp(&address.v6.sin6_addr, &in6addr_loopback, sizeof in6addr_loopback) == 0;
+  }
+  return ntohl(address.v4.sin_addr.s_addr) >> 24 == 127;
 }
 
 // 0 or connect's errno. A Unix socket does not block: a full backlog is EAGAIN.
-int ConnectTo(int family, const void* address, socklen_t size) {
+int Connect(const ListenAddress& address) {
+  const SocketAddress where = ToSocketAddress(address);
+  const int family = where.any.sa_family;
   const int fd =
       ::socket(family, SOCK_STREAM | SOCK_CLOEXEC | (family == AF_UNIX ? SOCK_NONBLOCK : 0), 0);
   if (fd < 0) return errno;
-  const int error = ::connect(fd, static_cast<const sockaddr*>(address), size) == 0 ? 0 : errno;
+  const int error = ::connect(fd, &where.any, where.size) == 0 ? 0 : errno;
   ::close(fd);
   return error;
-}
-
-int Connect(const ListenAddress& address) {
-  if (!address.path.empty()) {
-    sockaddr_un where{};
-    where.sun_family = AF_UNIX;
-    std::memcpy(static_cast<char*>(where.sun_path), address.path.data(), address.path.size());
-    return ConnectTo(AF_UNIX, &where, sizeof where);
-  }
-  const bool v4 = address.grpc.starts_with(kIpv4);
-  uint16_t port = 0;
-  ParsePort(std::string_view(address.grpc).substr(v4 ? kIpv4.size() : kIpv6.size()), &port);
-  if (v4) {
-    sockaddr_in where{};
-    where.sin_family = AF_INET;
-    where.sin_port = htons(port);
-    where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return ConnectTo(AF_INET, &where, sizeof where);
-  }
-  sockaddr_in6 where{};
-  where.sin6_family = AF_INET6;
-  where.sin6_port = htons(port);
-  where.sin6_addr = in6addr_loopback;
-  return ConnectTo(AF_INET6, &where, sizeof where);
 }
 
 }  // namespace
@@ -63,7 +61,6 @@ int Connect(const ListenAddress& address) {
 Result<ListenAddress> ParseListenAddress(std::string_view text) {
   ListenAddress address;
   address.grpc = text;
-  uint16_t port = 0;
   if (text.starts_with(kUnix)) {
     address.path = text.substr(kUnix.size());
     const size_t most = sizeof(sockaddr_un::sun_path) - 1;
@@ -73,14 +70,27 @@ Result<ListenAddress> ParseListenAddress(std::string_view text) {
     }
     return address;
   }
-  if ((text.starts_with(kIpv4) && ParsePort(text.substr(kIpv4.size()), &port)) ||
-      (text.starts_with(kIpv6) && ParsePort(text.substr(kIpv6.size()), &port))) {
-    return address;
+  SocketAddress ip;
+  if (!ParseIp(text, &ip)) {
+    return InvalidArgumentError(
+        "unix:PATH, 127.0.0.1:PORT, [::1]:PORT or another address by its numbers, with a port from "
+        "1 to 65535");
   }
-  return InvalidArgumentError(
-      "unix:PATH, 127.0.0.1:PORT or [::1]:PORT with a port from 1 to 65535 (without "
-      "authentication, "
-      "only this machine may connect)");
+  address.remote = !IsLoopback(ip);
+  return address;
+}
+
+SocketAddress ToSocketAddress(const ListenAddress& address) {
+  SocketAddress out;
+  if (address.path.empty()) {
+    ParseIp(address.grpc, &out);
+    return out;
+  }
+  std::memset(&out, 0, sizeof out);
+  out.unix_path.sun_family = AF_UNIX;
+  std::memcpy(static_cast<char*>(out.unix_path.sun_path), address.path.data(), address.path.size());
+  out.size = sizeof out.unix_path;
+  return out;
 }
 
 Status TestConnect(const ListenAddress& address) {

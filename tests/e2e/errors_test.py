@@ -25,7 +25,7 @@ def refused(test, program, *arguments):
 
 
 def daemon_refuses(test, *options):
-    return refused(test, test.thimbled, "--state-dir", os.path.join(test.scratch, "data"), "--listen",
+    return refused(test, test.thimbled, "--config", "/dev/null", "--state-dir", os.path.join(test.scratch, "data"), "--listen",
                    "unix:" + os.path.join(test.scratch, "socket"), "--http", "off", *options)
 
 

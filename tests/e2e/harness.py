@@ -19,6 +19,9 @@ import time
 import traceback
 
 sys.dont_write_bytecode = True
+# Options come from the tests alone.
+for variable in [name for name in os.environ if name.startswith("THIMBLE_")]:
+    del os.environ[variable]
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILTIN = os.path.join(SOURCE, "daemon/model/builtin/thimble-stories-q8_0.gguf")
 SMOLLM2 = os.path.join(SOURCE, "models/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -184,6 +187,8 @@ class Daemon:
         self.log_path = os.path.join(self.state, "log")
         command = [test.thimbled, "--model", model, "--state-dir", os.path.join(self.state, "data"),
                    "--listen", "unix:" + self.socket, *options]
+        if "--config" not in options:  # not this machine's own
+            command += ["--config", "/dev/null"]
         if "--http" not in options:  # several daemons run at a time, and the port is one
             command += ["--http", "off"]
         with open(self.log_path, "ab") as log:

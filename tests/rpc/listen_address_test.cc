@@ -38,13 +38,25 @@ TEST(ListenAddress, AcceptsAUnixSocketAndLoopback) {
 TEST(ListenAddress, RefusesEverythingElse) {
   for (const std::string& text :
        {std::string(""), std::string("unix:"), "unix:/" + std::string(120, 'a'),
-        std::string("0.0.0.0:80"), std::string("127.0.0.1"), std::string("127.0.0.1:"),
+        std::string("0.0.0.0.0:80"), std::string("127.0.0.1"), std::string("127.0.0.1:"),
         std::string("127.0.0.1:0"), std::string("127.0.0.1:65536"), std::string("127.0.0.1:80x"),
-        std::string("[::]:80"), std::string("localhost:80"), std::string("192.168.0.1:80"),
+        std::string("[::1:80"), std::string("::1:80"), std::string("localhost:80"),
+        std::string("192.168.0.256:80"), std::string("[127.0.0.1]:80"), std::string(":80"),
         std::string("/run/thimble.sock")}) {
     const Result<ListenAddress> address = ParseListenAddress(text);
     EXPECT_FALSE(address.ok()) << text;
     EXPECT_EQ(address.status().code(), StatusCode::kInvalidArgument) << text;
+  }
+}
+
+TEST(ListenAddress, TellsWhatOtherMachinesReach) {
+  for (const char* text : {"unix:/s", "127.0.0.1:1", "127.255.0.1:1", "[::1]:1"}) {
+    EXPECT_FALSE(ParseListenAddress(text)->remote) << text;
+  }
+  for (const char* text : {"0.0.0.0:1", "128.0.0.1:1", "10.0.0.1:1", "[::]:1", "[fe80::1]:1"}) {
+    const Result<ListenAddress> address = ParseListenAddress(text);
+    ASSERT_TRUE(address.ok()) << text;
+    EXPECT_TRUE(address->remote) << text;
   }
 }
 
