@@ -25,6 +25,9 @@ struct GenerationRequest {
   std::vector<std::string> stop;  // at most 8, each 1 to 256 bytes; not part of the text
   bool ignore_eos = false;        // the model's end tokens are never drawn
   bool detach = false;            // goes on when its client goes away
+  // Who asks, for the fair order: requests of one client take turns with those of others. Any
+  // number that tells clients apart (of a connection, or a process). Not journaled.
+  uint64_t client = 0;
 };
 
 // INVALID_ARGUMENT naming the field, its value and its range; OUT_OF_RANGE for a prompt that leaves
@@ -64,7 +67,9 @@ struct RequestResult {
 class RequestSink {
  public:
   virtual ~RequestSink() = default;
-  virtual void OnQueued(uint32_t position) = 0;  // 1: next; again when it changes
+  // `position` 1: next; told again when it changes. `wait_seconds`: until it starts, estimated from
+  // what passes have taken; 0 where a slot is free, or nothing has been measured yet.
+  virtual void OnQueued(uint32_t position, double wait_seconds) = 0;
   virtual void OnStarted(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) = 0;
   virtual void OnPromptProgress(uint32_t done, uint32_t total) = 0;
   // `text` is whole UTF-8 characters, and may be empty (a stop string may be beginning, or a

@@ -60,7 +60,8 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
       store_(store),
       journal_(journal),
       slots_(options_.max_active),
-      composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk}) {
+      composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk}),
+      estimate_(options_.max_active, options_.prompt_chunk) {
   const size_t n = options_.max_active;
   items_.reserve(n);
   in_pass_.reserve(n);
@@ -85,22 +86,18 @@ Result<uint64_t> SchedulerImpl::Submit(GenerationRequest request, RequestSink* s
     THIMBLE_ASSIGN_OR_RETURN(const auto known, journal_.FindByName(request.name));
     if (known) return Attach(*known, request, sink);
   }
-  const uint32_t queued = Count(State::kQueued);
-  const uint32_t free = options_.max_active - std::min(options_.max_active, Count(State::kActive));
-  if (queued >= uint64_t{options_.max_queue} + free) {
-    return ResourceExhaustedError("queue: " + std::to_string(queued) +
-                                  " requests wait, the limit is " +
-                                  std::to_string(options_.max_queue));
-  }
+  THIMBLE_RETURN_IF_ERROR(CheckRoom(request.client));
   THIMBLE_ASSIGN_OR_RETURN(const uint64_t number,
                            journal_.Accept(request.name, EncodeRequest(request, model_)));
   ++totals_.requests_total;
+  const uint64_t client = request.client;
   std::vector<TokenId> prompt = std::exchange(request.prompt, {});
   auto live = std::make_unique<LiveRequest>(number, std::move(request), std::move(prompt));
   live->accepted_at = options_.clock();
+  live->client = client;
   live->sink = sink;
   requests_.push_back(std::move(live));
-  if (sink != nullptr) sink->OnQueued(queued + 1);
+  TellQueuePositions();
   return number;
 }
 
@@ -202,19 +199,6 @@ Status SchedulerImpl::Step() {
   return {};
 }
 
-void SchedulerImpl::Admit() {
-  uint32_t active = Count(State::kActive);
-  bool moved = false;
-  for (const auto& request : requests_) {
-    if (active >= options_.max_active) break;
-    if (request->state != State::kQueued) continue;
-    Activate(*request);
-    if (request->state == State::kActive) ++active;
-    moved = true;
-  }
-  if (moved) TellQueuePositions();
-}
-
 void SchedulerImpl::Activate(LiveRequest& request) {
   const auto capacity = static_cast<uint32_t>(std::min<uint64_t>(
       options_.context_tokens, uint64_t{request.n_prompt} + request.options.max_tokens));
@@ -236,15 +220,6 @@ void SchedulerImpl::Activate(LiveRequest& request) {
   request.cached = std::min(request.sequence.n_tokens, request.n_prompt);
   if (request.sink != nullptr) {
     request.sink->OnStarted(request.n_prompt, request.cached);
-  }
-}
-
-void SchedulerImpl::TellQueuePositions() {
-  uint32_t position = 0;
-  for (const auto& request : requests_) {
-    if (request->state != State::kQueued) continue;
-    ++position;
-    if (request->sink != nullptr) request->sink->OnQueued(position);
   }
 }
 

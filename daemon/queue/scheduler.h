@@ -3,14 +3,16 @@
 //   Submit -> [queued] -> [active: prompt, then tokens] -> done
 //
 // A request is journaled before Submit returns. At most max_active requests are active, at most
-// max_queue wait; one more is RESOURCE_EXHAUSTED. Every pass carries one row for each active
-// request that generates, and what room is left goes to the prompt of the request whose turn it is,
-// at most prompt_chunk rows. A request whose sink is full is left out until it has room. A pass
-// that fails is tried again with one request at a time: only what fails alone has failed. The end
-// of a request: its tokens are journaled, then told. What is kept of a named one is its result; a
-// cancelled request, an unnamed one, and one whose error was told, are forgotten. Called by: the
-// gRPC service, the event loop (Step). Memory: 4 bytes a token of the prompts of queued requests;
-// of an active one its sampler (1 to 18.5 KiB) and about 20 bytes a token of its context.
+// max_queue wait; one more is RESOURCE_EXHAUSTED, as is one of a client that has others waiting
+// where only the last eighth of the places is left. Clients take turns (fair_order.h). Every pass
+// carries one row for each active request that generates, and what room is left goes to the prompt
+// of the request whose turn it is, at most prompt_chunk rows. A request whose sink is full is left
+// out until it has room. A pass that fails is tried again with one request at a time: only what
+// fails alone has failed. The end of a request: its tokens are journaled, then told. What is kept
+// of a named one is its result; a cancelled request, an unnamed one, and one whose error was told,
+// are forgotten. Called by: the gRPC service, the event loop (Step). Memory: 4 bytes a token of the
+// prompts of queued requests; of an active one its sampler (1 to 18.5 KiB) and about 20 bytes a
+// token of its context.
 #pragma once
 
 #include <cstdint>
@@ -84,6 +86,14 @@ class Scheduler {
   virtual Status Step() = 0;
 
   [[nodiscard]] virtual SchedulerStatus status() const = 0;
+
+  // Of a request that were submitted now: seconds until it starts, estimated from what passes have
+  // taken; 0 where a slot is free, or nothing has been measured yet. Both take some microseconds
+  // per request that waits.
+  [[nodiscard]] virtual double EstimatedWaitSeconds() = 0;
+  // For one that Submit has refused as RESOURCE_EXHAUSTED: seconds until a place in the queue is
+  // likely to be free, at least 0.1; 1 where nothing has been measured yet.
+  [[nodiscard]] virtual double RetryAfterSeconds() = 0;
 };
 
 }  // namespace thimble

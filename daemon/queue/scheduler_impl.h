@@ -1,6 +1,7 @@
 // The scheduler's state, shared by the files that make it up: scheduler.cc (admission, clients),
-// scheduler_pass.cc (passes and their tokens), scheduler_end.cc (how requests end and are told),
-// scheduler_resume.cc (the journal's requests). Called by: these alone.
+// scheduler_queue.cc (those that wait), scheduler_pass.cc (passes and their tokens),
+// scheduler_end.cc (how requests end and are told), scheduler_resume.cc (the journal's requests).
+// Called by: these alone.
 #pragma once
 
 #include <memory>
@@ -8,10 +9,12 @@
 #include <string>
 #include <vector>
 
+#include "daemon/queue/fair_order.h"
 #include "daemon/queue/pass_composer.h"
 #include "daemon/queue/request_record.h"
 #include "daemon/queue/scheduler.h"
 #include "daemon/queue/text_stream.h"
+#include "daemon/queue/wait_estimate.h"
 #include "daemon/run/sampler.h"
 
 namespace thimble {
@@ -45,7 +48,9 @@ struct LiveRequest {
   StopMatcher stop;                      // has seen the generated tokens
 
   // Its client.
+  uint64_t client = 0;
   RequestSink* sink = nullptr;
+  uint32_t told_position = 0;
   TextStream text;    // of the tokens it has been told
   uint32_t told = 0;  // tokens
 
@@ -81,6 +86,8 @@ class SchedulerImpl final : public Scheduler {
   [[nodiscard]] bool HasWork() const override;
   Status Step() override;
   [[nodiscard]] SchedulerStatus status() const override;
+  [[nodiscard]] double EstimatedWaitSeconds() override;
+  [[nodiscard]] double RetryAfterSeconds() override;
 
  private:
   using State = LiveRequest::State;
@@ -88,10 +95,19 @@ class SchedulerImpl final : public Scheduler {
   // scheduler.cc
   [[nodiscard]] LiveRequest* Find(uint64_t number);
   [[nodiscard]] uint32_t Count(State state) const;
-  void Admit();
   void Activate(LiveRequest& request);
-  void TellQueuePositions();
   void Forget();  // drops kGone
+
+  // scheduler_queue.cc
+  // Those that wait, in the order of their turns; fills active_work_ too.
+  const std::vector<LiveRequest*>& QueueOrder();
+  [[nodiscard]] WaitEstimate::Work WorkLeft(const LiveRequest& request) const;
+  // As WaitEstimate::Waits, for QueueOrder.
+  const std::vector<double>& Waits();
+  [[nodiscard]] Status CheckRoom(uint64_t client) const;
+  void Admit();
+  // To those for whom it has changed.
+  void TellQueuePositions();
 
   // scheduler_resume.cc
   Status ResumeOne(uint64_t number);
@@ -134,12 +150,16 @@ class SchedulerImpl final : public Scheduler {
   std::vector<std::unique_ptr<LiveRequest>> requests_;  // queued and active ones by rising number
   std::vector<bool> slots_;                             // [max_active]: taken
   PassComposer composer_;
+  FairOrder fair_;
+  WaitEstimate estimate_;
   std::string suspended_;  // why, once Suspend was called
   SchedulerStatus totals_;
 
   // The running pass; a request that has left it is null.
   std::vector<PassItem> items_;
   std::vector<LiveRequest*> in_pass_;
+  double pass_began_ = 0;
+  bool pass_has_prompt_ = false;
 
   // Ends that the journal did not take, tried again with the next one. At most kMaxUnrecorded.
   struct Unrecorded {
@@ -156,6 +176,13 @@ class SchedulerImpl final : public Scheduler {
   std::vector<int32_t> ints_;
   std::vector<Journal::Emitted> emitted_;
   std::vector<LiveRequest*> emitters_;
+  // Of QueueOrder and Waits.
+  std::vector<FairOrder::Entry> entries_;
+  std::vector<LiveRequest*> entry_requests_;
+  std::vector<LiveRequest*> order_;
+  std::vector<WaitEstimate::Work> active_work_;
+  std::vector<WaitEstimate::Work> queued_work_;
+  std::vector<double> waits_;
 };
 
 }  // namespace thimble

@@ -23,7 +23,10 @@ void SchedulerImpl::BeginPass() {
   composer_.Compose(candidates_, &shares_);
   if (shares_.empty()) return;
 
+  pass_began_ = options_.clock();
+  pass_has_prompt_ = false;
   for (const PassShare& share : shares_) {
+    pass_has_prompt_ |= share.rows > 1;
     LiveRequest& request = *candidate_requests_[share.candidate];
     PassItem item;
     item.sequence = &request.sequence;
@@ -90,11 +93,10 @@ void SchedulerImpl::PassDone() {
   }
   items_.clear();
   in_pass_.clear();
-  if (emitted_.empty()) return;
-
   // Durable before anyone is told.
-  const Status journaled = journal_.AppendTokens(emitted_);
+  const Status journaled = emitted_.empty() ? Status() : journal_.AppendTokens(emitted_);
   const double now = options_.clock();
+  estimate_.Measured(pass_has_prompt_, now - pass_began_);
   for (LiveRequest* request : emitters_) {
     if (!journaled.ok()) {
       request->tokens.pop_back();

@@ -90,12 +90,10 @@ Result<uint64_t> SchedulerImpl::Attach(uint64_t number, const GenerationRequest&
   if (live->sink != nullptr) return AlreadyExistsError(what + ": another client is being told");
   if (sink == nullptr) return number;
   live->sink = sink;
+  live->client = request.client;
+  live->told_position = 0;
   if (live->state == State::kQueued) {
-    uint32_t position = 0;
-    for (const auto& other : requests_) {
-      if (other->state == State::kQueued && other->number <= number) ++position;
-    }
-    sink->OnQueued(position);
+    TellQueuePositions();
   } else {
     sink->OnStarted(live->n_prompt, live->cached);
   }

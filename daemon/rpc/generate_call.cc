@@ -1,5 +1,6 @@
 #include "daemon/rpc/generate_call.h"
 
+#include <functional>
 #include <utility>
 
 #include "daemon/rpc/convert.h"
@@ -43,6 +44,7 @@ Status GenerateCall::Submit() {
                            ToGenerationRequest(request_, context_.services));
   seed_ = request.sampling.seed;
   log_probabilities_ = request_.log_probabilities();
+  request.client = std::hash<std::string>()(call_.peer());
   submitted_ = true;  // before: the scheduler may tell everything, OnDone included, from within
   const Result<uint64_t> number = context_.services.scheduler.Submit(std::move(request), this);
   if (!number.ok()) {
@@ -53,7 +55,9 @@ Status GenerateCall::Submit() {
   return {};
 }
 
-void GenerateCall::OnQueued(uint32_t position) { Send(QueuedEvent(position), true); }
+void GenerateCall::OnQueued(uint32_t position, double /*wait_seconds*/) {
+  Send(QueuedEvent(position), true);
+}
 
 void GenerateCall::OnStarted(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) {
   Send(StartedEvent(prompt_tokens, cached_prompt_tokens, seed_));

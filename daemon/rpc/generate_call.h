@@ -23,7 +23,7 @@ class GenerateCall final : public RequestSink {
   // Waits for the next client.
   static void Await(RpcContext& context);
 
-  void OnQueued(uint32_t position) override;
+  void OnQueued(uint32_t position, double wait_seconds) override;
   void OnStarted(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override;
   void OnPromptProgress(uint32_t done, uint32_t total) override;
   void OnToken(uint32_t index, TokenId id, const std::string& text, float log_probability) override;

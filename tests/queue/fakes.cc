@@ -125,8 +125,9 @@ Result<std::string> FakeTokenizer::Decode(const std::vector<TokenId>&) {
 
 void RecordingSink::ExpectLive() const { EXPECT_FALSE(done.has_value()) << "called after OnDone"; }
 
-void RecordingSink::OnQueued(uint32_t position) {
+void RecordingSink::OnQueued(uint32_t position, double wait_seconds) {
   ExpectLive();
+  waits.push_back(wait_seconds);
   positions.push_back(position);
 }
 

@@ -70,7 +70,7 @@ class FakeTokenizer final : public Tokenizer {
 
 class RecordingSink final : public RequestSink {
  public:
-  void OnQueued(uint32_t position) override;
+  void OnQueued(uint32_t position, double wait_seconds) override;
   void OnStarted(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override;
   void OnPromptProgress(uint32_t done, uint32_t total) override;
   void OnToken(uint32_t index, TokenId id, const std::string& text, float log_probability) override;
@@ -80,6 +80,7 @@ class RecordingSink final : public RequestSink {
 
   bool accepts = true;
   std::vector<uint32_t> positions;
+  std::vector<double> waits;
   std::vector<uint32_t> progress;
   uint32_t started = 0;
   uint32_t cached = 0;

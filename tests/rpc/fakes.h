@@ -66,7 +66,7 @@ class FakeScheduler final : public Scheduler {
     seen.push_back(request);
     requests_.push_back({++last_, std::move(request), sink, 0});
     ++live;
-    sink->OnQueued(static_cast<uint32_t>(requests_.size()));
+    sink->OnQueued(static_cast<uint32_t>(requests_.size()), 0);
     return last_;
   }
   void ClientGone(uint64_t number) override {
@@ -111,6 +111,9 @@ class FakeScheduler final : public Scheduler {
     }
     return {};
   }
+  double wait_seconds = 0;
+  [[nodiscard]] double EstimatedWaitSeconds() override { return wait_seconds; }
+  [[nodiscard]] double RetryAfterSeconds() override { return wait_seconds; }
   [[nodiscard]] SchedulerStatus status() const override {
     SchedulerStatus status;
     status.active = static_cast<uint32_t>(requests_.size());
