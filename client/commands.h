@@ -72,12 +72,41 @@ struct LogitsCommand {
   uint32_t prompt_chunk = 64;
 };
 
+// The daemon's speed at a list of ceilings, see client/bench.cc.
+struct BenchCommand {
+  std::string model;
+  std::string ceilings = "64M,40M,32M,24M,16M";
+  uint32_t prompt_tokens = 128;
+  uint32_t tokens = 64;
+  uint32_t context_tokens = 512;
+  uint32_t requests = 1;  // at once
+  uint32_t runs = 5;
+  std::string flash_rate;      // "40M"; empty: as fast as it is
+  std::string peer;            // "llama-cpp"; empty: none
+  std::string thimbled;        // empty: beside this program, else on the PATH
+  std::string daemon_options;  // "--reader aio --prompt-chunk 32"
+  std::string scratch = "/var/tmp";
+  int cpu = -1;
+  std::string csv;
+  std::string svg;
+  bool json = false;
+};
+
+// How fast a file is read from flash.
+struct FlashCommand {
+  std::string file;
+  bool rate_only = false;  // the fastest way's bytes a second and name, for thimble bench
+  bool json = false;
+};
+
 // Each returns the process's exit code, having printed what went wrong.
 int RunGenerateCommand(const std::string& connect, const GenerateCommand& command);
 int RunStatusCommand(const std::string& connect, const StatusCommand& command);
 int RunTokenizeCommand(const TokenizeCommand& command);
 int RunPlanCommand(const PlanCommand& command);
 int RunLogitsCommand(const LogitsCommand& command);
+int RunBenchCommand(const BenchCommand& command);
+int RunFlashCommand(const FlashCommand& command);
 
 // "5 61 72", separated by spaces or commas. INVALID_ARGUMENT naming the word that is no id.
 Result<std::vector<int32_t>> ParseTokenIds(const std::string& text);

@@ -36,7 +36,7 @@ find_hierarchy() {
 limit_group() {
   if [ "$group_version" = 1 ]; then
     put "$1" "$group/memory.limit_in_bytes" || return 1
-    # Absent, or refused, without swap in the kernel. 4 MiB more than the limit: see daemon/ceiling/own_group.cc.
+    # Absent, or refused, without swap in the kernel. 4 MiB more than the limit: see daemon/ceiling/group_limit.cc.
     { put $(($1 + 4194304)) "$group/memory.memsw.limit_in_bytes"; } 2>/dev/null || true
     { put 0 "$group/memory.swappiness"; } 2>/dev/null || true
   else

@@ -1,5 +1,6 @@
 // The seam to the kernel's cgroup file system: small files read and written whole, directories made
-// and removed. Tests put a kernel of their own behind it. Called by: cgroup.cc, own_group.cc.
+// and removed. Tests put a kernel of their own behind it. Called by: cgroup.cc, own_group.cc,
+// group_limit.cc.
 #pragma once
 
 #include <string>

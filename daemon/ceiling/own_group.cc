@@ -8,19 +8,13 @@
 #include <charconv>
 #include <system_error>
 
-#include "daemon/ceiling/cgroup.h"
+#include "daemon/ceiling/group_limit.h"
 #include "storage/base/bytes.h"
 
 namespace thimble {
 namespace {
 
 constexpr std::string_view kPrefix = "thimble-";
-// v1: how far the limit of memory and swap lies above that of memory. memsw is charged first, and
-// Linux 6.18 does not count its failures: measured for a 64 MiB read under 32 MiB, memory.failcnt
-// and memory.memsw.failcnt both stay 0 with 0 or 1 MiB between the limits, and memory.failcnt
-// counts 13 from 2 MiB on, the largest folio that is charged at once. Twice that; swappiness is 0
-// besides.
-constexpr uint64_t kSwapSlackBytes = 4 * kMiB;
 constexpr std::string_view kOthersSuffix = "-others";
 
 Status Refused(int error, const std::string& operation) {
@@ -77,27 +71,9 @@ Result<std::unique_ptr<OwnGroup>> OwnGroup::Make(CgroupFs& fs, const MemoryGroup
 }
 
 Status OwnGroup::MakeV1(uint64_t limit_bytes) {
-  THIMBLE_RETURN_IF_ERROR(SetV1Limit(limit_bytes));
-  // Refused without swap in the kernel, and then without meaning.
-  (void)fs_.Write(directory_ + "/memory.swappiness", "0");
+  THIMBLE_RETURN_IF_ERROR(SetV1MemoryLimit(fs_, directory_, limit_bytes));
   THIMBLE_RETURN_IF_ERROR(Write(directory_ + "/cgroup.procs", std::to_string(pid_)));
   (void)fs_.Write(directory_ + "/memory.max_usage_in_bytes", "0");
-  return {};
-}
-
-// The kernel keeps limit_in_bytes <= memsw.limit_in_bytes (memory and swap), so the order of the
-// writes depends on the direction. Without swap accounting there is no memsw file.
-Status OwnGroup::SetV1Limit(uint64_t limit_bytes) {
-  const std::string memory = directory_ + "/memory.limit_in_bytes";
-  const std::string memory_and_swap = directory_ + "/memory.memsw.limit_in_bytes";
-  const std::string text = std::to_string(limit_bytes);
-  const std::string with_swap = std::to_string(limit_bytes + kSwapSlackBytes);
-  const bool has_swap = fs_.Read(memory_and_swap).ok();
-  const Result<std::string> before = fs_.Read(memory);
-  const bool raising = before.ok() && ParseLimit(*before) < limit_bytes;
-  if (has_swap && raising) THIMBLE_RETURN_IF_ERROR(Write(memory_and_swap, with_swap));
-  THIMBLE_RETURN_IF_ERROR(Write(memory, text));
-  if (has_swap && !raising) THIMBLE_RETURN_IF_ERROR(Write(memory_and_swap, with_swap));
   return {};
 }
 
@@ -140,10 +116,7 @@ Status OwnGroup::EnableMemory() {
 }
 
 Status OwnGroup::Write(const std::string& path, const std::string& text) {
-  if (const int error = fs_.Write(path, text); error != 0) {
-    return Refused(error, "write " + text + " to " + path);
-  }
-  return {};
+  return WriteGroupFile(fs_, path, text);
 }
 
 Status OwnGroup::MoveAll(const std::string& from, const std::string& to, unsigned* moved) {

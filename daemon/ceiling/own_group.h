@@ -38,7 +38,6 @@ class OwnGroup {
   OwnGroup(CgroupFs& fs, const MemoryGroup& parent);
   Status MakeV1(uint64_t limit_bytes);
   Status MakeV2(uint64_t limit_bytes);
-  Status SetV1Limit(uint64_t limit_bytes);
   Status EnableMemory();
   Status Write(const std::string& path, const std::string& text);
   // Every process of group `from`; those that end meanwhile don't matter.
