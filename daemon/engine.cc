@@ -26,6 +26,10 @@ Result<std::unique_ptr<Engine>> Engine::Open(const Config& config) {
   THIMBLE_RETURN_IF_ERROR(engine->MakePlanFor(config));
   THIMBLE_RETURN_IF_ERROR(engine->OpenRunner(config));
   THIMBLE_RETURN_IF_ERROR(engine->OpenScheduler(config));
+  // What parsing the model and building its vocabulary's index left there, 15 MB for SmolLM2-135M,
+  // is not needed again.
+  engine->file_->DropPageCache();
+  THIMBLE_RETURN_IF_ERROR(engine->state_.cache->DropPageCache());
   return engine;
 }
 

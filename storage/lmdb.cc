@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -227,6 +228,21 @@ Status LmdbEnv::Remove(const std::function<Status(LmdbTxn&)>& body) {
 Status LmdbEnv::Sync() {
   const int code = mdb_env_sync(env_, 1);
   return code == 0 ? Status() : LmdbError(code, "sync", path_);
+}
+
+Status LmdbEnv::DropPageCache() {
+  THIMBLE_RETURN_IF_ERROR(Sync());
+  MDB_envinfo info{};
+  mdb_filehandle_t fd = -1;
+  int code = mdb_env_info(env_, &info);
+  if (code == 0) code = mdb_env_get_fd(env_, &fd);
+  if (code != 0) return LmdbError(code, "drop the page cache of", path_);
+  // The map is shared and read-only: its pages come back from the file. Both are advice.
+  if (info.me_mapaddr != nullptr) {
+    static_cast<void>(::madvise(info.me_mapaddr, info.me_mapsize, MADV_DONTNEED));
+  }
+  static_cast<void>(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+  return {};
 }
 
 Result<uint64_t> LmdbEnv::UsedBytes() const {

@@ -60,6 +60,8 @@ class LmdbEnv {
 
   // Flushes what commits without sync have left to the kernel.
   Status Sync();
+  // Sync, then lets the kernel drop the file's pages, mapped ones too. No transaction may be open.
+  Status DropPageCache();
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] uint64_t map_bytes() const { return map_bytes_; }

@@ -52,6 +52,10 @@ class PosixFile final : public RandomAccessFile {
         static_cast<int64_t>(st.st_mtim.tv_sec) * 1'000'000'000 + st.st_mtim.tv_nsec};
   }
 
+  void DropPageCache() override {
+    static_cast<void>(::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED));
+  }
+
   [[nodiscard]] int descriptor() const override { return fd_; }
   [[nodiscard]] const std::string& path() const override { return path_; }
 

@@ -34,6 +34,9 @@ class RandomAccessFile {
   // The descriptor for asynchronous reading, or -1 where there is none (memory, faults).
   [[nodiscard]] virtual int descriptor() const { return -1; }
 
+  // Lets the kernel drop what of the file is in its page cache. Advice: nothing fails.
+  virtual void DropPageCache() {}
+
   // The path, for messages.
   [[nodiscard]] virtual const std::string& path() const = 0;
 };
