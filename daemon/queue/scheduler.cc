@@ -17,6 +17,7 @@ SchedulerOptions Sane(SchedulerOptions options) {
                               &options.max_logit_rows, &options.context_tokens}) {
     *least_one = std::max<uint32_t>(*least_one, 1);
   }
+  options.draft_tokens = std::min(options.draft_tokens, kMaxDrafts);
   if (!options.clock) {
     options.clock = [] {
       return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
@@ -68,9 +69,11 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
   candidates_.reserve(n);
   candidate_requests_.reserve(n);
   shares_.reserve(n);
-  ints_.reserve(n * kJournalIntsPerToken);
+  ints_.reserve(options_.max_logit_rows * size_t{kJournalIntsPerToken});
   emitted_.reserve(n);
   emitters_.reserve(n);
+  offers_.reserve(n);
+  offer_shares_.reserve(n);
 }
 
 SchedulerImpl::~SchedulerImpl() {
@@ -214,7 +217,9 @@ void SchedulerImpl::Activate(LiveRequest& request) {
   slots_[request.slot] = true;
   request.tokens.reserve(capacity);
   request.log_probabilities.reserve(capacity - request.n_prompt);
-  request.sampler.emplace(request.options.sampling, vocab_size_, request.slot, &store_);
+  request.sampler.emplace(request.options.sampling, vocab_size_, request.slot, &store_,
+                          options_.draft_tokens);
+  request.row_tokens.reserve(1 + request.sampler->max_drafts());
   request.started_at = options_.clock();
   totals_.queue_seconds.Observe(request.started_at - request.accepted_at);
   request.cached = std::min(request.sequence.n_tokens, request.n_prompt);

@@ -35,6 +35,7 @@ struct SchedulerOptions {
   uint32_t context_tokens = 512;  // per request: prompt and generated
   uint32_t max_rows = 64;         // of a pass: the plan's
   uint32_t max_logit_rows = 4;    // of a pass: the plan's
+  uint32_t draft_tokens = 0;      // of one request in a pass, at most (kMaxDrafts); 0: none
   uint32_t keep_finished = 64;    // results of named requests kept for a client that comes back
   std::function<double()> clock;  // seconds, never going back; not set: the steady clock
 };
@@ -45,6 +46,8 @@ struct SchedulerStatus {
   uint64_t requests_total = 0;
   uint64_t prompt_tokens_total = 0;  // computed, those found in the cache aside
   uint64_t generated_tokens_total = 0;
+  uint64_t draft_tokens_total = 0;           // verified; those accepted are generated tokens
+  uint64_t draft_tokens_accepted_total = 0;
   Histogram queue_seconds;           // from acceptance to the first pass
   Histogram first_token_seconds;     // from acceptance
   Histogram token_interval_seconds;  // between two tokens of a request

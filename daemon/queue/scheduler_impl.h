@@ -1,7 +1,7 @@
 // The scheduler's state, shared by the files that make it up: scheduler.cc (admission, clients),
 // scheduler_queue.cc (those that wait), scheduler_pass.cc (passes and their tokens),
-// scheduler_end.cc (how requests end and are told), scheduler_resume.cc (the journal's requests).
-// Called by: these alone.
+// scheduler_draft.cc (speculation), scheduler_end.cc (how requests end and are told),
+// scheduler_resume.cc (the journal's requests). Called by: these alone.
 #pragma once
 
 #include <memory>
@@ -13,9 +13,10 @@
 #include "daemon/queue/pass_composer.h"
 #include "daemon/queue/request_record.h"
 #include "daemon/queue/scheduler.h"
+#include "daemon/queue/speculation.h"
 #include "daemon/queue/text_stream.h"
 #include "daemon/queue/wait_estimate.h"
-#include "daemon/run/sampler.h"
+#include "daemon/run/sampler_rows.h"
 
 namespace thimble {
 
@@ -57,7 +58,10 @@ struct LiveRequest {
   // While active.
   uint32_t slot = 0;
   KvSequence sequence;
-  std::optional<Sampler> sampler;
+  std::optional<SamplerRows> sampler;
+  Guess guess;  // of what follows `tokens`
+  GuessRecord guesses;
+  std::vector<int32_t> row_tokens;  // the last token and its drafts; capacity reserved
 
   double accepted_at = 0;
   double started_at = -1;
@@ -120,11 +124,27 @@ class SchedulerImpl final : public Scheduler {
   void BeginPass();
   void PassFailed(const Status& status);
   void PassDone();
-  // What the item's rows have brought: false where the request has ended.
-  bool TakeRows(LiveRequest& request, const PassItem& item);
+  // What a request has got from its rows: the last `n_tokens` of its tokens, and its end.
+  struct Emission {
+    LiveRequest* request = nullptr;
+    uint32_t n_tokens = 0;
+    std::optional<FinishReason> end;
+  };
+  // nullopt: nothing, or its end by failure.
+  std::optional<Emission> TakeRows(LiveRequest& request, const PassItem& item);
+  std::optional<Emission> TakeChoices(LiveRequest& request,
+                                      std::span<const Sampler::Choice> choices);
+  void Emit(const Emission& emission, double now);
   void LeavePass(const LiveRequest& request);
   // The reason to end after its last token, if there is one.
   [[nodiscard]] std::optional<FinishReason> EndAfter(const LiveRequest& request) const;
+
+  // scheduler_draft.cc
+  // Adds draft rows to the composed pass, as they are thought to pay.
+  void AddDrafts();
+  void LearnFrom(LiveRequest& request, const PassItem& item,
+                 std::span<const Sampler::Choice> choices);
+  void MeasurePass();
 
   // scheduler_end.cc
   void End(LiveRequest& request, FinishReason reason, Status error = {});
@@ -160,6 +180,7 @@ class SchedulerImpl final : public Scheduler {
   std::vector<LiveRequest*> in_pass_;
   double pass_began_ = 0;
   bool pass_has_prompt_ = false;
+  PassCost pass_cost_;  // of passes without prompt rows
 
   // Ends that the journal did not take, tried again with the next one. At most kMaxUnrecorded.
   struct Unrecorded {
@@ -175,7 +196,9 @@ class SchedulerImpl final : public Scheduler {
   std::vector<PassShare> shares_;
   std::vector<int32_t> ints_;
   std::vector<Journal::Emitted> emitted_;
-  std::vector<LiveRequest*> emitters_;
+  std::vector<Emission> emitters_;
+  std::vector<DraftOffer> offers_;
+  std::vector<size_t> offer_shares_;  // the share of each offer
   // Of QueueOrder and Waits.
   std::vector<FairOrder::Entry> entries_;
   std::vector<LiveRequest*> entry_requests_;

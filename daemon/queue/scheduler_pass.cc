@@ -22,6 +22,7 @@ void SchedulerImpl::BeginPass() {
   }
   composer_.Compose(candidates_, &shares_);
   if (shares_.empty()) return;
+  if (suspect == nullptr) AddDrafts();
 
   pass_began_ = options_.clock();
   pass_has_prompt_ = false;
@@ -33,12 +34,18 @@ void SchedulerImpl::BeginPass() {
     item.tokens =
         std::span<const int32_t>(request.tokens).subspan(request.sequence.n_tokens, share.rows);
     if (share.wants_logits) {
-      item.n_logits = 1;
+      item.n_logits = 1 + share.drafts;
       item.sink = &*request.sampler;
       const std::span<const TokenId> banned = request.options.ignore_eos
                                                   ? std::span(tokenizer_.end_tokens())
                                                   : std::span<const TokenId>();
-      request.sampler->Begin(request.generated(), request.tokens, banned);
+      const std::span<const int32_t> drafts = request.guess.first(share.drafts);
+      if (share.drafts > 0) {
+        request.row_tokens.assign(1, request.tokens.back());
+        request.row_tokens.insert(request.row_tokens.end(), drafts.begin(), drafts.end());
+        item.tokens = request.row_tokens;
+      }
+      request.sampler->Begin(request.generated(), request.tokens, banned, drafts);
     }
     items_.push_back(item);
     in_pass_.push_back(&request);
@@ -80,16 +87,24 @@ void SchedulerImpl::PassDone() {
   ints_.clear();
   emitted_.clear();
   emitters_.clear();
+  MeasurePass();
   // The pass is over: what ends from here on does not leave it.
   for (size_t i = 0; i < items_.size(); ++i) {
     LiveRequest* request = in_pass_[i];
     in_pass_[i] = nullptr;
-    if (request == nullptr || !TakeRows(*request, items_[i])) continue;
+    if (request == nullptr) continue;
+    const std::optional<Emission> emission = TakeRows(*request, items_[i]);
+    if (!emission) continue;
+    emitters_.push_back(*emission);
+    if (emission->n_tokens == 0) continue;
     const size_t begin = ints_.size();  // reserved: the spans stay valid
-    AppendTokenInts(request->tokens.back(), request->log_probabilities.back(), &ints_);
-    emitted_.push_back({request->number, (request->generated() - 1) * kJournalIntsPerToken,
+    const uint32_t first = request->generated() - emission->n_tokens;
+    for (uint32_t t = first; t < request->generated(); ++t) {
+      AppendTokenInts(request->tokens[request->n_prompt + t], request->log_probabilities[t],
+                      &ints_);
+    }
+    emitted_.push_back({request->number, first * kJournalIntsPerToken,
                         std::span<const int32_t>(ints_).subspan(begin)});
-    emitters_.push_back(request);
   }
   items_.clear();
   in_pass_.clear();
@@ -97,58 +112,82 @@ void SchedulerImpl::PassDone() {
   const Status journaled = emitted_.empty() ? Status() : journal_.AppendTokens(emitted_);
   const double now = options_.clock();
   estimate_.Measured(pass_has_prompt_, now - pass_began_);
-  for (LiveRequest* request : emitters_) {
-    if (!journaled.ok()) {
-      request->tokens.pop_back();
-      request->log_probabilities.pop_back();
-      Fail(*request, journaled);
+  for (const Emission& emission : emitters_) {
+    LiveRequest& request = *emission.request;
+    if (!journaled.ok() && emission.n_tokens > 0) {
+      request.tokens.resize(request.tokens.size() - emission.n_tokens);
+      request.log_probabilities.resize(request.log_probabilities.size() - emission.n_tokens);
+      Fail(request, journaled);
       continue;
     }
-    ++totals_.generated_tokens_total;
-    if (request->last_token_at >= 0) {
-      totals_.token_interval_seconds.Observe(now - request->last_token_at);
-    } else if (request->generated() == 1) {  // else: the first one since the daemon's restart
-      totals_.first_token_seconds.Observe(now - request->accepted_at);
-    }
-    if (request->first_token_at < 0) request->first_token_at = now;
-    request->last_token_at = now;
-    Tell(*request, 1, true);
-    if (request->state != State::kActive) continue;
-    if (const auto reason = EndAfter(*request)) End(*request, *reason);
+    Emit(emission, now);
   }
 }
 
-bool SchedulerImpl::TakeRows(LiveRequest& request, const PassItem& item) {
+void SchedulerImpl::Emit(const Emission& emission, double now) {
+  LiveRequest& request = *emission.request;
+  totals_.generated_tokens_total += emission.n_tokens;
+  for (uint32_t i = 0; i < emission.n_tokens; ++i) {
+    if (request.last_token_at >= 0) {
+      totals_.token_interval_seconds.Observe(now - request.last_token_at);
+    } else if (request.generated() == emission.n_tokens) {  // else: the first since a restart
+      totals_.first_token_seconds.Observe(now - request.accepted_at);
+    }
+    if (request.first_token_at < 0) request.first_token_at = now;
+    request.last_token_at = now;
+  }
+  Tell(request, emission.n_tokens, true);
+  if (request.state == State::kActive && emission.end) End(request, *emission.end);
+}
+
+std::optional<SchedulerImpl::Emission> SchedulerImpl::TakeRows(LiveRequest& request,
+                                                               const PassItem& item) {
   request.suspect = false;
+  const bool samples = item.n_logits > 0;
+  const uint32_t refused = samples ? item.n_logits - 1 - request.sampler->accepted() : 0;
   const uint32_t end = request.sequence.n_tokens;
-  const auto begin = static_cast<uint32_t>(end - item.tokens.size());
+  const auto begin = static_cast<uint32_t>(end - (item.tokens.size() - refused));
   if (begin < request.n_prompt) {
     const uint32_t done = std::min(end, request.n_prompt);
     totals_.prompt_tokens_total += done - begin;
     if (request.sink != nullptr) request.sink->OnPromptProgress(done, request.n_prompt);
   }
-  if (item.n_logits == 0) return false;
+  if (!samples) return std::nullopt;
 
-  const Result<Sampler::Choice> choice = request.sampler->Finish();
-  if (!choice.ok()) {
-    Fail(request, choice.status());
-    return false;
+  const auto choices = request.sampler->Choices();
+  if (!choices.ok()) {
+    Fail(request, choices.status());
+    return std::nullopt;
   }
+  LearnFrom(request, item, *choices);
+  return TakeChoices(request, *choices);
+}
+
+std::optional<SchedulerImpl::Emission> SchedulerImpl::TakeChoices(
+    LiveRequest& request, std::span<const Sampler::Choice> choices) {
   const std::vector<TokenId>& end_tokens = tokenizer_.end_tokens();
-  if (std::find(end_tokens.begin(), end_tokens.end(), choice->token) != end_tokens.end()) {
-    End(request, FinishReason::kEndOfText);
-    return false;
+  Emission emission{&request, 0, std::nullopt};
+  for (const Sampler::Choice& choice : choices) {
+    if (std::find(end_tokens.begin(), end_tokens.end(), choice.token) != end_tokens.end()) {
+      emission.end = FinishReason::kEndOfText;
+      break;
+    }
+    const Result<std::string> bytes = tokenizer_.TokenBytes(choice.token, false);
+    if (!bytes.ok()) {
+      request.tokens.resize(request.tokens.size() - emission.n_tokens);
+      request.log_probabilities.resize(request.log_probabilities.size() - emission.n_tokens);
+      Fail(request, bytes.status());
+      return std::nullopt;
+    }
+    std::string text;
+    request.stop.Push(*bytes, &text);
+    request.tokens.push_back(choice.token);
+    request.log_probabilities.push_back(choice.log_probability);
+    ++emission.n_tokens;
+    emission.end = EndAfter(request);
+    if (emission.end) break;
   }
-  const Result<std::string> bytes = tokenizer_.TokenBytes(choice->token, false);
-  if (!bytes.ok()) {
-    Fail(request, bytes.status());
-    return false;
-  }
-  std::string text;
-  request.stop.Push(*bytes, &text);
-  request.tokens.push_back(choice->token);
-  request.log_probabilities.push_back(choice->log_probability);
-  return true;
+  return emission;
 }
 
 std::optional<FinishReason> SchedulerImpl::EndAfter(const LiveRequest& request) const {

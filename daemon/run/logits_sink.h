@@ -14,6 +14,11 @@ class LogitsSink {
   // Logits of ids [first_token, first_token + logits.size()) for row `row`, counted from 0 among
   // the rows of the item that want logits. Tiles come in rising order of ids.
   virtual Status OnLogits(uint32_t row, uint32_t first_token, std::span<const float> logits) = 0;
+
+  // Asked when every logit has been delivered, before the pass is committed: how many of the item's
+  // `n_tokens` tokens, from the first one, become part of its sequence. Fewer than all where the
+  // last ones were drafts that the logits have refused; at least 1.
+  virtual uint32_t TokensToKeep(uint32_t n_tokens) { return n_tokens; }
 };
 
 }  // namespace thimble

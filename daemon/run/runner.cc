@@ -1,6 +1,7 @@
 #include "daemon/run/runner.h"
 
 #include <algorithm>
+#include <cassert>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -435,9 +436,14 @@ Status StagedRunner::Complete() {
   // A file that changed since Begin may have given any weights: nothing of this pass is kept.
   THIMBLE_RETURN_IF_ERROR(CheckFile());
   // All or none: what may fail comes first.
-  for (const ActiveItem& active : items_) {
+  for (ActiveItem& active : items_) {
     if (active.dropped) continue;
-    THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*active.item.sequence, active.item.tokens));
+    PassItem& item = active.item;
+    const auto n_tokens = static_cast<uint32_t>(item.tokens.size());
+    const uint32_t kept = item.sink != nullptr ? item.sink->TokensToKeep(n_tokens) : n_tokens;
+    assert(kept >= 1 && kept <= n_tokens);
+    item.tokens = item.tokens.first(kept);
+    THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*item.sequence, item.tokens));
   }
   for (ActiveItem& active : items_) {
     if (!active.dropped) kv_.CommitRows(*active.item.sequence, active.item.tokens);

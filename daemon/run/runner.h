@@ -54,7 +54,8 @@ class Runner {
   // context.
   virtual Status Begin(std::span<const PassItem> items) = 0;
 
-  // True when the pass is complete: every row's KV is in the cache and committed to its sequence.
+  // True when the pass is complete: the KV of every row that its sink keeps is in the cache and
+  // committed to its sequence.
   // An error ends the pass for all items; sequences are as before Begin.
   virtual Result<bool> Step() = 0;
 

@@ -22,8 +22,14 @@ Status OutOfRange(const char* field, float value, const char* range) {
                               range);
 }
 
-bool Narrow(const SamplingOptions& options) {
-  return options.temperature == 0 || (options.top_k >= 1 && options.top_k <= Sampler::kMaxNarrow);
+bool Penalizes(const SamplingOptions& options) {
+  return options.repeat_last_n > 0 &&
+         (options.repeat_penalty != 1 || options.presence_penalty != 0 ||
+          options.frequency_penalty != 0);
+}
+
+uint32_t CandidatesOf(const SamplingOptions& options, uint32_t vocab_size) {
+  return options.temperature == 0 ? 1 : std::min(options.top_k, vocab_size);
 }
 
 }  // namespace
@@ -55,19 +61,26 @@ Sampler::Sampler(const SamplingOptions& options, uint32_t vocab_size, uint32_t s
                  StageStore* store)
     : options_(options),
       vocab_size_(vocab_size),
-      penalties_(options.repeat_last_n > 0 &&
-                 (options.repeat_penalty != 1 || options.presence_penalty != 0 ||
-                  options.frequency_penalty != 0)) {
+      penalties_(Penalizes(options)) {
   if (Narrow(options)) {
-    narrow_.emplace(options.temperature == 0 ? 1 : std::min(options.top_k, vocab_size));
+    narrow_.emplace(CandidatesOf(options, vocab_size));
   } else {
-    wide_.emplace(vocab_size, slot, store);
+    wide_ = std::make_unique<WideSelection>(vocab_size, slot, store);
   }
   if (penalties_) seen_.reserve(options.repeat_last_n);
 }
 
+bool Sampler::Narrow(const SamplingOptions& options) {
+  return options.temperature == 0 || (options.top_k >= 1 && options.top_k <= kMaxNarrow);
+}
+
+size_t Sampler::RowBytes(const SamplingOptions& options, uint32_t vocab_size) {
+  return sizeof(Sampler) + CandidatesOf(options, vocab_size) * sizeof(Candidate) +
+         (Penalizes(options) ? options.repeat_last_n * sizeof(Seen) : 0);
+}
+
 void Sampler::Begin(uint32_t index, std::span<const int32_t> history,
-                    std::span<const int32_t> banned) {
+                    std::span<const int32_t> banned, std::span<const int32_t> drafts) {
   index_ = index;
   banned_ = banned;
   next_id_ = 0;
@@ -80,12 +93,15 @@ void Sampler::Begin(uint32_t index, std::span<const int32_t> history,
 
   seen_.clear();
   if (!penalties_) return;
-  const size_t n = std::min<size_t>(history.size(), options_.repeat_last_n);
-  for (const int32_t id : history.last(n)) {
-    Seen seen{};
-    seen.id = id;
-    seen.count = 1;
-    if (id >= 0) seen_.push_back(seen);
+  const size_t n_drafts = std::min<size_t>(drafts.size(), options_.repeat_last_n);
+  const size_t n = std::min<size_t>(history.size(), options_.repeat_last_n - n_drafts);
+  for (const std::span<const int32_t> part : {history.last(n), drafts.last(n_drafts)}) {
+    for (const int32_t id : part) {
+      Seen seen{};
+      seen.id = id;
+      seen.count = 1;
+      if (id >= 0) seen_.push_back(seen);
+    }
   }
   std::sort(seen_.begin(), seen_.end(), [](const Seen& a, const Seen& b) { return a.id < b.id; });
   size_t last = 0;

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -37,10 +38,16 @@ class Sampler final : public LogitsSink {
   // requests, below 65536) names this sampler's parts of the store.
   Sampler(const SamplingOptions& options, uint32_t vocab_size, uint32_t slot, StageStore* store);
 
+  // Whether a running top-k will do; and about what a narrow sampler holds.
+  static bool Narrow(const SamplingOptions& options);
+  static size_t RowBytes(const SamplingOptions& options, uint32_t vocab_size);
+
   // Before the pass that computes the logits of token `index` (0-based, of the generated ones).
-  // `history`: prompt and generated tokens so far; the last repeat_last_n count. `banned`: ids that
-  // must not be drawn (ignore_eos). Both must stay valid until Finish.
-  void Begin(uint32_t index, std::span<const int32_t> history, std::span<const int32_t> banned);
+  // `history`: prompt and generated tokens so far, `drafts`: tokens taken to follow them; the last
+  // repeat_last_n of both count. `banned`: ids that must not be drawn (ignore_eos); it must stay
+  // valid until Finish.
+  void Begin(uint32_t index, std::span<const int32_t> history, std::span<const int32_t> banned,
+             std::span<const int32_t> drafts = {});
 
   // One tile of logits of the row (tiles come in order, each id once).
   Status OnLogits(uint32_t row, uint32_t first_token, std::span<const float> logits) override;
@@ -69,7 +76,7 @@ class Sampler final : public LogitsSink {
   const uint32_t vocab_size_;
   const bool penalties_;
   std::optional<NarrowSelection> narrow_;  // exactly one of the two
-  std::optional<WideSelection> wide_;
+  std::unique_ptr<WideSelection> wide_;    // large
   std::vector<Seen> seen_;  // by rising id; capacity reserved at construction
 
   uint32_t index_ = 0;

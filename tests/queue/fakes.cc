@@ -70,8 +70,10 @@ Result<bool> FakeRunner::Step() {
     if (item.sequence == nullptr) continue;
     THIMBLE_RETURN_IF_ERROR(kv_.AppendRows(*item.sequence, 0, item.tokens, rows.data()));
   }
-  for (const PassItem& item : items_) {
+  for (PassItem& item : items_) {
     if (item.sequence == nullptr) continue;
+    const auto n = static_cast<uint32_t>(item.tokens.size());
+    item.tokens = item.tokens.first(item.sink != nullptr ? item.sink->TokensToKeep(n) : n);
     THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*item.sequence, item.tokens));
   }
   for (const PassItem& item : items_) {
@@ -85,12 +87,15 @@ Status FakeRunner::Deliver(const PassItem& item) {
   std::vector<int32_t> tokens(known.begin(), known.end());
   tokens.insert(tokens.end(), item.tokens.begin(), item.tokens.end());
   if (fault) THIMBLE_RETURN_IF_ERROR(fault(tokens));
-  if (item.n_logits == 0) return {};
-  std::vector<float> logits = HashLogits(tokens);
-  if (next_token) logits[static_cast<size_t>(next_token(tokens))] = 1000;
-  for (size_t at = 0; at < logits.size(); at += 7) {
-    const auto tile = std::span(logits).subspan(at, std::min<size_t>(7, logits.size() - at));
-    THIMBLE_RETURN_IF_ERROR(item.sink->OnLogits(0, static_cast<uint32_t>(at), tile));
+  for (uint32_t row = 0; row < item.n_logits; ++row) {
+    const size_t n = tokens.size() - (item.n_logits - 1 - row);
+    const std::vector<int32_t> until(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n));
+    std::vector<float> logits = HashLogits(until);
+    if (next_token) logits[static_cast<size_t>(next_token(until))] = 1000;
+    for (size_t at = 0; at < logits.size(); at += 7) {
+      const auto tile = std::span(logits).subspan(at, std::min<size_t>(7, logits.size() - at));
+      THIMBLE_RETURN_IF_ERROR(item.sink->OnLogits(row, static_cast<uint32_t>(at), tile));
+    }
   }
   return {};
 }
