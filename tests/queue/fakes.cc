@@ -19,8 +19,8 @@ T Take(Result<T> result, const char* what) {
   return std::move(result).value();
 }
 
-// Logits of a row: noise seeded by every token so far.
-std::vector<float> HashLogits(const std::vector<int32_t>& tokens) {
+// Logits of a row: noise seeded by the tokens.
+std::vector<float> HashLogits(std::span<const int32_t> tokens) {
   uint64_t state = 0x9E3779B97F4A7C15;
   for (const int32_t token : tokens) {
     state = (state ^ static_cast<uint64_t>(token)) * 0xBF58476D1CE4E5B9;
@@ -51,6 +51,9 @@ Status FakeRunner::Begin(std::span<const PassItem> items) {
                     static_cast<uint32_t>(item.tokens.size()), item.n_logits});
   }
   passes.push_back(pass);
+  uint32_t rows = 0;
+  for (const Row& row : pass) rows += row.rows;
+  if (on_begin) on_begin(rows);
   items_.assign(items.begin(), items.end());
   steps_ = 0;
   running_ = true;
@@ -90,7 +93,7 @@ Status FakeRunner::Deliver(const PassItem& item) {
   for (uint32_t row = 0; row < item.n_logits; ++row) {
     const size_t n = tokens.size() - (item.n_logits - 1 - row);
     const std::vector<int32_t> until(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n));
-    std::vector<float> logits = HashLogits(until);
+    std::vector<float> logits = HashLogits(std::span(until).last(std::min(n, memory)));
     if (next_token) logits[static_cast<size_t>(next_token(until))] = 1000;
     for (size_t at = 0; at < logits.size(); at += 7) {
       const auto tile = std::span(logits).subspan(at, std::min<size_t>(7, logits.size() - at));

@@ -2,6 +2,7 @@
 // remembers, and the real journal, KV cache and stage store in a directory of their own.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -42,6 +43,10 @@ class FakeRunner final : public Runner {
   std::function<int32_t(const std::vector<int32_t>& tokens)> next_token;
   // Where set, may fail the pass; called with the tokens of each item at its last step.
   std::function<Status(const std::vector<int32_t>& tokens)> fault;
+  // Where set, called as a pass begins, with its rows.
+  std::function<void(uint32_t rows)> on_begin;
+  // How many of the last tokens the logits depend on: few make a text that repeats itself.
+  size_t memory = SIZE_MAX;
   size_t drops = 0;
 
  private:
