@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "daemon/queue/speculation.h"
 #include "daemon/rpc/listen_address.h"
 
 namespace thimble {
@@ -165,6 +166,9 @@ std::vector<OptionSpec> MakeTable() {
                           GranularityName,
                           "how stages are grouped; head: one by one, the least RAM"),
       Count("prompt-chunk", &Config::prompt_chunk, 1, 1024, "prompt tokens in one pass, at most"),
+      Count("draft-tokens", &Config::draft_tokens, 0, kMaxDrafts,
+            "tokens guessed from a request's own text and verified in the pass of its next one, "
+            "at most; as they pay; 0: none"),
       Choice<ReaderBackend>("reader", "auto|io_uring|aio|direct|buffered", &Config::reader,
                             ParseReaderBackend, ReaderBackendName,
                             "how weights are read from flash"),

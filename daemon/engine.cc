@@ -108,8 +108,8 @@ Status Engine::MakePlanFor(const Config& config) {
       ceiling_->ceiling_bytes() == UINT64_MAX ? UINT64_MAX : BudgetBytes(ceiling_->ceiling_bytes());
   options.granularity = config.granularity;
   // A prompt's chunk shares the pass with the tokens of other requests.
-  options.max_rows = std::max(config.prompt_chunk, config.max_active);
-  options.max_logit_rows = config.max_active;
+  options.max_logit_rows = config.max_active + config.draft_tokens;
+  options.max_rows = std::max(config.prompt_chunk, options.max_logit_rows);
   THIMBLE_ASSIGN_OR_RETURN(plan_, MakePlan(*model_, options));
   LogLine(LogLevel::kInfo, "plan")
       .Add("granularity", GranularityName(config.granularity))
@@ -141,6 +141,7 @@ Status Engine::OpenScheduler(const Config& config) {
   options.context_tokens = context_tokens_;
   options.max_rows = plan_.max_rows;
   options.max_logit_rows = plan_.max_logit_rows;
+  options.draft_tokens = config.draft_tokens;
   max_active_ = options.max_active;
   if (max_active_ < config.max_active) {
     LogLine(LogLevel::kNotice, "queue")

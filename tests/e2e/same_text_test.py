@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The same text byte for byte, whatever the ceiling, granularity, prompt chunk, company and restarts."""
+"""The same text byte for byte, whatever the ceiling, granularity, prompt chunk, speculation, company and restarts."""
 
 import itertools
 import os
@@ -41,8 +41,10 @@ def ceilings():
 
 def every_way(test, model):
     reference = None
-    for ceiling, granularity, chunk in itertools.product(ceilings(), ("head", "op", "auto"), (1, 64)):
-        options = [*ceiling, "--granularity", granularity, "--prompt-chunk", str(chunk)]
+    for ceiling, granularity, (chunk, drafts) in itertools.product(ceilings(), ("head", "op", "auto"),
+                                                                   ((1, 8), (64, 0))):
+        options = [*ceiling, "--granularity", granularity, "--prompt-chunk", str(chunk),
+                   "--draft-tokens", str(drafts)]
         daemon = test.daemon(model=model, options=options).ready()
         texts = both(daemon)
         if reference is None:
@@ -62,6 +64,23 @@ def a_llama_model_says_the_same_every_way(test):
     model = os.path.join(test.scratch, "llama.gguf")
     make_model.make_llama(model, "Q4_K", seed=21)
     every_way(test, model)
+
+
+def guesses_change_nothing(test):
+    # Long greedy texts of a model of random weights repeat themselves: guesses are right there, and wrong elsewhere.
+    model = os.path.join(test.scratch, "llama.gguf")
+    make_model.make_llama(model, "Q8_0", seed=24, width=256, ffn=512, layers=4, context=1024)
+    cold = ("--temperature", 0.2, "--top-k", 40, "--repeat-penalty", 1.05, "--seed", 3)
+    reference = None
+    for drafts in (0, 1, 16):
+        daemon = test.daemon(model=model, options=["--enforcement", "none", "--draft-tokens", str(drafts)]).ready()
+        clients = [daemon.start_generate(text, "--max-tokens", 600, "--ignore-eos", *sampling)
+                   for text in OTHERS[:2] for sampling in (GREEDY, cold)]
+        said = [client.finish().require() for client in clients]
+        texts = [(one.ids, one.text.encode()) for one in said]
+        reference = reference or texts
+        assert texts == reference, f"another text with {drafts} draft tokens"
+        daemon.stop()
 
 
 def company_changes_nothing(test):
@@ -110,5 +129,5 @@ def a_kill_in_the_middle_changes_nothing(test):
 
 
 if __name__ == "__main__":
-    harness.main(the_built_in_model_says_the_same_every_way, a_llama_model_says_the_same_every_way,
+    harness.main(the_built_in_model_says_the_same_every_way, a_llama_model_says_the_same_every_way, guesses_change_nothing,
                  company_changes_nothing, a_kill_in_the_middle_changes_nothing)

@@ -47,6 +47,8 @@ TEST(ConfigSources, ReadsEveryOptionFromTheCommandLine) {
                                         "head",
                                         "--prompt-chunk",
                                         "1",
+                                        "--draft-tokens",
+                                        "3",
                                         "--reader",
                                         "buffered",
                                         "--cache-size",
@@ -67,6 +69,7 @@ TEST(ConfigSources, ReadsEveryOptionFromTheCommandLine) {
   EXPECT_EQ(config.max_queue, 0);
   EXPECT_EQ(config.granularity, Granularity::kHead);
   EXPECT_EQ(config.prompt_chunk, 1);
+  EXPECT_EQ(config.draft_tokens, 3);
   EXPECT_EQ(config.reader, ReaderBackend::kBufferedPread);
   EXPECT_EQ(config.cache_bytes, 2 * kGiB);
   EXPECT_EQ(config.log_level, LogLevel::kDebug);
@@ -87,6 +90,7 @@ TEST(ConfigSources, EveryOptionIsReadFromTheEnvironmentAndTheFile) {
   other.max_queue = 5;
   other.granularity = Granularity::kOp;
   other.prompt_chunk = 7;
+  other.draft_tokens = 0;
   other.reader = ReaderBackend::kDirectPread;
   other.cache_bytes = 16 * kMiB;
   other.log_level = LogLevel::kError;

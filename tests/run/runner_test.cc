@@ -180,6 +180,38 @@ TEST_F(RunnerTest, ItemsThatShareAPassGetWhatTheyGetAlone) {
   EXPECT_TRUE(recorder_b.rows == alone_b);
 }
 
+// Keeps the first token of a pass alone, as when the draft behind it is wrong.
+class KeepsOne final : public LogitsSink {
+ public:
+  Status OnLogits(uint32_t row, uint32_t first_token, std::span<const float> logits) override {
+    return row == 0 ? recorder.OnLogits(0, first_token, logits) : Status();
+  }
+  uint32_t TokensToKeep(uint32_t) override { return 1; }
+  Recorder recorder;
+};
+
+TEST_F(RunnerTest, RefusedDraftsLeaveNothingBehind) {
+  const std::vector<int32_t> tokens = SomeTokens(75);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 64);
+  for (const uint32_t drafts : {1U, 5U, 40U}) {
+    Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+    KvSequence sequence = Sequence(tokens);
+    KeepsOne sink;
+    for (uint32_t at = 0; at < tokens.size(); ++at) {
+      std::vector<int32_t> rows(1 + drafts, 900);
+      rows[0] = tokens[at];
+      sink.recorder.first_row = at;
+      const PassItem item = {&sequence, rows, 1 + drafts, &sink};
+      const Status status = Pass({&item, 1});
+      ASSERT_TRUE(status.ok()) << status.ToString();
+      ASSERT_EQ(sequence.n_tokens, at + 1);
+    }
+    EXPECT_TRUE(sink.recorder.rows == expected) << drafts;
+    EXPECT_EQ(session_.kv->stats().blocks, 2U) << "none of those that drafts had completed";
+  }
+}
+
 TEST_F(RunnerTest, ThePlansPeakIsWhatTheArenaMeasuresToTheByte) {
   for (const Granularity granularity : {Granularity::kHead, Granularity::kOp, Granularity::kAuto}) {
     for (const uint64_t budget : {kMiB, 2 * kMiB, UINT64_MAX}) {
