@@ -46,7 +46,7 @@ struct SchedulerStatus {
   uint64_t requests_total = 0;
   uint64_t prompt_tokens_total = 0;  // computed, those found in the cache aside
   uint64_t generated_tokens_total = 0;
-  uint64_t draft_tokens_total = 0;           // verified; those accepted are generated tokens
+  uint64_t draft_tokens_total = 0;  // verified; those accepted are generated tokens
   uint64_t draft_tokens_accepted_total = 0;
   Histogram queue_seconds;           // from acceptance to the first pass
   Histogram first_token_seconds;     // from acceptance

@@ -32,9 +32,9 @@ void SchedulerImpl::AddDrafts() {
                                  static_cast<uint32_t>(left - request.tokens.size() - 1)})});
     offer_shares_.push_back(s);
   }
-  const uint32_t room = std::min(options_.max_rows - std::min(options_.max_rows, rows),
-                                 options_.max_logit_rows -
-                                     std::min(options_.max_logit_rows, logit_rows));
+  const uint32_t room =
+      std::min(options_.max_rows - std::min(options_.max_rows, rows),
+               options_.max_logit_rows - std::min(options_.max_logit_rows, logit_rows));
   GrantDrafts(offers_, rows, room, pass_cost_);
   for (size_t i = 0; i < offers_.size(); ++i) shares_[offer_shares_[i]].drafts = offers_[i].granted;
 }
@@ -47,6 +47,7 @@ void SchedulerImpl::LearnFrom(LiveRequest& request, const PassItem& item,
   const size_t n = std::min(choices.size(), drawn.size());
   for (size_t i = 0; i < n; ++i) drawn[i] = choices[i].token;
   request.guesses.Observe(request.guess, std::span(drawn).first(n));
+  request.guess.size = 0;
 }
 
 void SchedulerImpl::MeasurePass() {

@@ -59,9 +59,7 @@ Status ValidateSampling(const SamplingOptions& o) {
 
 Sampler::Sampler(const SamplingOptions& options, uint32_t vocab_size, uint32_t slot,
                  StageStore* store)
-    : options_(options),
-      vocab_size_(vocab_size),
-      penalties_(Penalizes(options)) {
+    : options_(options), vocab_size_(vocab_size), penalties_(Penalizes(options)) {
   if (Narrow(options)) {
     narrow_.emplace(CandidatesOf(options, vocab_size));
   } else {

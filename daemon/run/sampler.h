@@ -77,7 +77,7 @@ class Sampler final : public LogitsSink {
   const bool penalties_;
   std::optional<NarrowSelection> narrow_;  // exactly one of the two
   std::unique_ptr<WideSelection> wide_;    // large
-  std::vector<Seen> seen_;  // by rising id; capacity reserved at construction
+  std::vector<Seen> seen_;                 // by rising id; capacity reserved at construction
 
   uint32_t index_ = 0;
   std::span<const int32_t> banned_;

@@ -143,7 +143,8 @@ TEST(GrantDrafts, NoneWhereARowCostsAsMuchAsAPass) {
 
 TEST(GrantDrafts, AsManyAsPayWhereARowCostsAPartOfAPass) {
   PassCost cost;
-  for (uint32_t rows = 1; rows <= 12; ++rows) cost.Observe(rows, rows <= 4 ? 1 : 1 + 0.9 * (rows - 4));
+  for (uint32_t rows = 1; rows <= 12; ++rows)
+    cost.Observe(rows, rows <= 4 ? 1 : 1 + 0.9 * (rows - 4));
   Offers offers(1);
   offers.Learn(0, true);
   GrantDrafts(offers.offers, 1, 8, cost);
