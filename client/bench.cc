@@ -24,7 +24,7 @@
 #include "client/bench_peer.h"
 #include "client/bench_report.h"
 #include "client/bench_service.h"
-#include "client/commands.h"
+#include "client/common.h"
 #include "client/json_line.h"
 #include "client/offline.h"
 #include "daemon/model/model.h"

@@ -7,20 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "storage/base/status.h"
-
 namespace thimble {
 
-// The exit codes of the process; scripts depend on them: never change these values.
-inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailed = 1;
-inline constexpr int kExitUsage = 2;
-inline constexpr int kExitNoConnection = 3;
-inline constexpr int kExitInterrupted = 130;
-
-struct GenerateCommand {
-  std::string prompt;  // "-": standard input
-  std::string tokens;  // "5 61 72", instead of a prompt
+// How tokens are drawn; shared by generate and chat.
+struct SamplingFlags {
   std::optional<uint32_t> max_tokens;
   std::optional<float> temperature;
   std::optional<uint32_t> top_k;
@@ -32,9 +22,16 @@ struct GenerateCommand {
   std::optional<float> frequency_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
+};
+
+struct GenerateCommand {
+  std::string prompt;                 // "-": standard input
+  std::optional<std::string> tokens;  // "5 61 72", instead of a prompt
+  SamplingFlags sampling;
   bool ignore_eos = false;
   bool parse_special = false;
   std::string request_id;
+  uint32_t reconnect_seconds = 60;  // with a request_id, after a lost connection
   bool detach = false;
   bool json = false;
   bool stats = false;
@@ -44,17 +41,27 @@ struct StatusCommand {
   bool json = false;
 };
 
-// Without a daemon: the token ids of a text.
-struct TokenizeCommand {
-  std::string model;
-  std::string text;      // "-": standard input
-  bool special = false;  // special tokens in the text become what they name
+struct HealthCommand {
+  bool live = false;  // that the daemon answers, not that it is ready
+  bool quiet = false;
+};
+
+struct VersionCommand {
   bool json = false;
 };
 
-// Without a daemon: the plan of a model under a ceiling.
+// The token ids of a text: of the daemon's model, or of a file without a daemon.
+struct TokenizeCommand {
+  std::string model;     // empty: the daemon's
+  std::string text;      // "-": standard input
+  bool special = false;  // special tokens in the text become what they name
+  bool pieces = false;   // the bytes of each token too
+  bool json = false;
+};
+
+// The plan of the daemon, or of a model under a ceiling without a daemon.
 struct PlanCommand {
-  std::string model;
+  std::string model;        // empty: the daemon's
   std::string ram_ceiling;  // "16M"; empty: none
   std::string granularity = "auto";
   uint32_t max_active = 4;
@@ -102,16 +109,12 @@ struct FlashCommand {
 // Each returns the process's exit code, having printed what went wrong.
 int RunGenerateCommand(const std::string& connect, const GenerateCommand& command);
 int RunStatusCommand(const std::string& connect, const StatusCommand& command);
-int RunTokenizeCommand(const TokenizeCommand& command);
-int RunPlanCommand(const PlanCommand& command);
+int RunHealthCommand(const std::string& connect, const HealthCommand& command);
+int RunVersionCommand(const std::string& connect, const VersionCommand& command);
+int RunTokenizeCommand(const std::string& connect, const TokenizeCommand& command);
+int RunPlanCommand(const std::string& connect, const PlanCommand& command);
 int RunLogitsCommand(const LogitsCommand& command);
 int RunBenchCommand(const BenchCommand& command);
 int RunFlashCommand(const FlashCommand& command);
-
-// "5 61 72", separated by spaces or commas. INVALID_ARGUMENT naming the word that is no id.
-Result<std::vector<int32_t>> ParseTokenIds(const std::string& text);
-
-// "thimble: CODE: MESSAGE" on standard error and, with --json, an object on standard output.
-void PrintError(const Status& status, bool json);
 
 }  // namespace thimble

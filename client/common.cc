@@ -1,10 +1,13 @@
-// What several commands need. Memory: none kept.
+#include "client/common.h"
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <iostream>
+#include <iterator>
 
-#include "client/commands.h"
 #include "client/json_line.h"
+#include "client/utf8_check.h"
 
 namespace thimble {
 
@@ -23,8 +26,35 @@ Result<std::vector<int32_t>> ParseTokenIds(const std::string& text) {
     ids.push_back(id);
     begin = text.find_first_not_of(kSeparators, end);
   }
-  if (ids.empty()) return InvalidArgumentError("--tokens: at least one id");
+  if (ids.empty()) return InvalidArgumentError("--tokens \"" + text + "\": at least one id");
   return ids;
+}
+
+Result<std::string> TextOrStandardInput(const std::string& what, const std::string& text) {
+  if (text != "-") {
+    THIMBLE_RETURN_IF_ERROR(CheckUtf8(what, text));
+    return text;
+  }
+  std::string input(std::istreambuf_iterator<char>(std::cin), {});
+  THIMBLE_RETURN_IF_ERROR(CheckUtf8("standard input", input));
+  return input;
+}
+
+void FillSampling(const SamplingFlags& flags, v1::SamplingOptions* sampling) {
+  if (flags.temperature) sampling->set_temperature(*flags.temperature);
+  if (flags.top_k) sampling->set_top_k(*flags.top_k);
+  if (flags.top_p) sampling->set_top_p(*flags.top_p);
+  if (flags.min_p) sampling->set_min_p(*flags.min_p);
+  if (flags.repeat_penalty) sampling->set_repeat_penalty(*flags.repeat_penalty);
+  if (flags.repeat_last_n) sampling->set_repeat_last_n(*flags.repeat_last_n);
+  if (flags.presence_penalty) sampling->set_presence_penalty(*flags.presence_penalty);
+  if (flags.frequency_penalty) sampling->set_frequency_penalty(*flags.frequency_penalty);
+  if (flags.seed) sampling->set_seed(*flags.seed);
+}
+
+Status CheckStops(const SamplingFlags& flags) {
+  for (const std::string& stop : flags.stop) THIMBLE_RETURN_IF_ERROR(CheckUtf8("--stop", stop));
+  return {};
 }
 
 void PrintError(const Status& status, bool json) {
@@ -38,6 +68,33 @@ void PrintError(const Status& status, bool json) {
     (void)std::fflush(stdout);
   }
   (void)std::fprintf(stderr, "thimble: %s\n", status.ToString().c_str());
+}
+
+std::string ConnectAdvice(const Status& status, const std::string& address) {
+  switch (status.code()) {
+    case StatusCode::kNotFound:
+    case StatusCode::kUnavailable:
+      return address == kDefaultAddress
+                 ? "is thimbled running? As a service: systemctl status thimbled. A daemon that "
+                   "listens elsewhere: --connect ADDRESS"
+                 : "is thimbled running, with --listen " + address + "?";
+    case StatusCode::kPermissionDenied:
+      return "the socket is for its owner and its group: as root, usermod -aG thimble USER, then "
+             "log in again";
+    default:
+      return {};
+  }
+}
+
+std::optional<Client> ConnectOrExplain(const std::string& address, bool json, int* exit_code) {
+  Result<Client> client = Client::Connect(address);
+  if (client.ok()) return std::move(client).value();
+  PrintError(client.status(), json);
+  const std::string advice = ConnectAdvice(client.status(), address);
+  if (!advice.empty()) (void)std::fprintf(stderr, "thimble: %s\n", advice.c_str());
+  *exit_code =
+      client.status().code() == StatusCode::kInvalidArgument ? kExitUsage : kExitNoConnection;
+  return std::nullopt;
 }
 
 }  // namespace thimble

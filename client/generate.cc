@@ -1,43 +1,37 @@
-// `thimble generate`: streams a generation to standard output. Memory: one event.
-#include <pthread.h>
+// `thimble generate`: streams a generation to standard output. Memory: one event, and 4 bytes for
+// each token.
+#include <unistd.h>
 
-#include <atomic>
 #include <csignal>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
-#include <thread>
 #include <utility>
 
 #include "client/client.h"
-#include "client/commands.h"
+#include "client/common.h"
 #include "client/event_json.h"
+#include "client/interrupt.h"
+#include "client/progress.h"
+#include "client/resume.h"
+#include "client/terminal.h"
+#include "client/utf8_check.h"
 
 namespace thimble {
 namespace {
 
 Result<v1::GenerateRequest> MakeRequest(const GenerateCommand& command) {
   v1::GenerateRequest request;
-  if (!command.tokens.empty()) {
-    THIMBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, ParseTokenIds(command.tokens));
+  if (command.tokens) {
+    THIMBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, ParseTokenIds(*command.tokens));
     request.mutable_tokens()->mutable_ids()->Add(ids.begin(), ids.end());
-  } else if (command.prompt == "-") {
-    request.set_prompt(std::string(std::istreambuf_iterator<char>(std::cin), {}));
   } else {
-    request.set_prompt(command.prompt);
+    THIMBLE_ASSIGN_OR_RETURN(*request.mutable_prompt(),
+                             TextOrStandardInput("PROMPT", command.prompt));
   }
-  if (command.max_tokens) request.set_max_tokens(*command.max_tokens);
-  v1::SamplingOptions& sampling = *request.mutable_sampling();
-  if (command.temperature) sampling.set_temperature(*command.temperature);
-  if (command.top_k) sampling.set_top_k(*command.top_k);
-  if (command.top_p) sampling.set_top_p(*command.top_p);
-  if (command.min_p) sampling.set_min_p(*command.min_p);
-  if (command.repeat_penalty) sampling.set_repeat_penalty(*command.repeat_penalty);
-  if (command.repeat_last_n) sampling.set_repeat_last_n(*command.repeat_last_n);
-  if (command.presence_penalty) sampling.set_presence_penalty(*command.presence_penalty);
-  if (command.frequency_penalty) sampling.set_frequency_penalty(*command.frequency_penalty);
-  if (command.seed) sampling.set_seed(*command.seed);
-  for (const std::string& stop : command.stop) request.add_stop(stop);
+  THIMBLE_RETURN_IF_ERROR(CheckUtf8("--request-id", command.request_id));
+  THIMBLE_RETURN_IF_ERROR(CheckStops(command.sampling));
+  if (command.sampling.max_tokens) request.set_max_tokens(*command.sampling.max_tokens);
+  FillSampling(command.sampling, request.mutable_sampling());
+  for (const std::string& stop : command.sampling.stop) request.add_stop(stop);
   request.set_ignore_eos(command.ignore_eos);
   request.set_parse_special(command.parse_special);
   request.set_request_id(command.request_id);
@@ -46,64 +40,9 @@ Result<v1::GenerateRequest> MakeRequest(const GenerateCommand& command) {
   return request;
 }
 
-// Cancels `context` on Ctrl-C or SIGTERM. The signals are waited for on a thread of their own,
-// since TryCancel may not be called from a signal handler; they must be blocked before any other
-// thread starts (BlockSignals).
-class Interrupter {
- public:
-  static sigset_t Signals() {
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int signal : {SIGINT, SIGTERM, SIGUSR2}) sigaddset(&set, signal);
-    return set;
-  }
-  static void BlockSignals() {
-    const sigset_t set = Signals();
-    pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  }
-
-  explicit Interrupter(grpc::ClientContext* context)
-      : thread_([this, context] {
-          const sigset_t set = Signals();
-          int signal = 0;
-          while (sigwait(&set, &signal) != 0) {
-          }
-          if (finished_) return;
-          interrupted_ = true;
-          context->TryCancel();
-        }) {}
-  ~Interrupter() {
-    finished_ = true;
-    pthread_kill(thread_.native_handle(), SIGUSR2);  // wakes it up
-    thread_.join();
-  }
-  Interrupter(const Interrupter&) = delete;
-  Interrupter& operator=(const Interrupter&) = delete;
-
-  [[nodiscard]] bool interrupted() const { return interrupted_; }
-
- private:
-  std::atomic<bool> finished_ = false;
-  std::atomic<bool> interrupted_ = false;
-  std::thread thread_;
-};
-
 bool Put(std::string_view text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
          std::fflush(stdout) == 0;
-}
-
-// False where standard output is gone (a closed pipe): then the call is cancelled.
-bool Show(const v1::GenerateEvent& event, bool json) {
-  if (json) {
-    const std::string line = EventJson(event);
-    return line.empty() || Put(line + "\n");
-  }
-  if (event.has_token()) {
-    return Put(event.token().raw().empty() ? event.token().text() : event.token().raw());
-  }
-  if (event.has_done()) return Put(event.done().tail() + "\n");
-  return true;
 }
 
 void PrintStatistics(const v1::Done& done) {
@@ -118,6 +57,72 @@ void PrintStatistics(const v1::Done& done) {
       done.first_token_seconds(), done.total_seconds(), seconds > 0 ? later / seconds : 0.0);
 }
 
+// Where the events of one generation go.
+class Output {
+ public:
+  Output(const GenerateCommand& command, Progress& progress)
+      : json_(command.json),
+        text_is_seen_(IsTerminal(STDOUT_FILENO) && !command.json),
+        progress_(progress) {}
+
+  // False where standard output is gone (a closed pipe): then the call is cancelled.
+  bool Show(const v1::GenerateEvent& event) {
+    if (event.has_token()) ++tokens_;
+    if (event.has_done()) done_ = event.done();
+    if (!event.has_token()) {
+      const std::string text = ProgressText(event);
+      if (!text.empty()) progress_.Show(text);
+    } else if (text_is_seen_) {
+      progress_.Hide();
+    } else {
+      progress_.Show(std::to_string(tokens_) + (tokens_ == 1 ? " token" : " tokens"));
+    }
+    if (json_) {
+      const std::string line = EventJson(event);
+      return line.empty() || Put(line + "\n");
+    }
+    if (event.has_token()) {
+      line_open_ = true;
+      line_broken_ = false;
+      return Put(event.token().raw().empty() ? event.token().text() : event.token().raw());
+    }
+    if (!event.has_done()) return true;
+    progress_.Hide();
+    line_open_ = false;
+    return Put(event.done().tail() + "\n");
+  }
+
+  void Lost(const Status& why, std::chrono::milliseconds wait) {
+    if (!std::exchange(lost_before_, true) && !IsTerminal(STDERR_FILENO)) {
+      (void)std::fprintf(stderr, "thimble: %s; trying again\n", why.ToString().c_str());
+    }
+    // The spinner has a line of its own: in the middle of a line of text it would overwrite that.
+    if (text_is_seen_ && line_open_ && !std::exchange(line_broken_, true)) {
+      (void)std::fputs("\n", stderr);
+    }
+    progress_.Show(why.message() + "; next try in " +
+                   ShortTime(static_cast<double>(wait.count()) / 1000));
+  }
+
+  // After the last event: nothing is left open.
+  void Finish() {
+    progress_.Hide();
+    if (line_open_) (void)Put("\n");
+  }
+
+  [[nodiscard]] const v1::Done& done() const { return done_; }
+
+ private:
+  const bool json_;
+  const bool text_is_seen_;
+  Progress& progress_;
+  v1::Done done_;
+  uint32_t tokens_ = 0;
+  bool line_open_ = false;    // text without its end of line
+  bool line_broken_ = false;  // on the terminal, for the spinner
+  bool lost_before_ = false;
+};
+
 }  // namespace
 
 int RunGenerateCommand(const std::string& connect, const GenerateCommand& command) {
@@ -126,34 +131,42 @@ int RunGenerateCommand(const std::string& connect, const GenerateCommand& comman
     PrintError(request.status(), command.json);
     return kExitUsage;
   }
-  Interrupter::BlockSignals();
-  Result<Client> client = Client::Connect(connect);
-  if (!client.ok()) {
-    PrintError(client.status(), command.json);
-    return client.status().code() == StatusCode::kInvalidArgument ? kExitUsage : kExitNoConnection;
+  BlockSignals({SIGINT, SIGTERM});
+  int exit_code = kExitOk;
+  std::optional<Client> client = ConnectOrExplain(connect, command.json, &exit_code);
+  if (!client) return exit_code;
+
+  Progress progress(IsTerminal(STDERR_FILENO), UseLocale());
+  Output output(command, progress);
+  ResumeOptions resume;
+  if (!command.request_id.empty()) {
+    resume.patience = std::chrono::seconds(command.reconnect_seconds);
   }
-  grpc::ClientContext context;
-  v1::Done done;
-  bool line_open = false;  // text without its end of line
-  Status status;
-  bool interrupted = false;
-  {
-    const Interrupter interrupter(&context);
-    status = client->Generate(*request, context, [&](const v1::GenerateEvent& event) {
-      if (event.has_token() && !command.json) line_open = true;
-      if (event.has_done()) {
-        done = event.done();
-        line_open = false;
-      }
-      return Show(event, command.json);
-    });
-    interrupted = interrupter.interrupted();
+  resume.on_lost = [&](const Status& why, std::chrono::milliseconds wait) {
+    output.Lost(why, wait);
+  };
+  const Interrupter interrupter({SIGINT, SIGTERM});
+  progress.Show("waiting for the daemon");
+  const Status status = StreamAndResume(
+      *client,
+      [&](Client& connected, grpc::ClientContext& context, const Client::OnEvent& on_event) {
+        return connected.Generate(*request, context, on_event);
+      },
+      resume, interrupter.token(),
+      [&](const v1::GenerateEvent& event) { return output.Show(event); });
+  output.Finish();
+  if (command.stats && output.done().reason() != v1::FINISH_REASON_UNSPECIFIED) {
+    PrintStatistics(output.done());
   }
-  if (line_open) (void)Put("\n");
-  if (command.stats && done.reason() != v1::FINISH_REASON_UNSPECIFIED) PrintStatistics(done);
   if (status.ok()) return kExitOk;
-  PrintError(interrupted ? CancelledError("interrupted") : status, command.json);
-  return interrupted ? kExitInterrupted : kExitFailed;
+  PrintError(interrupter.interrupted() ? CancelledError("interrupted") : status, command.json);
+  if (interrupter.interrupted()) return kExitInterrupted;
+  if (status.code() == StatusCode::kUnavailable && command.request_id.empty()) {
+    (void)std::fprintf(stderr,
+                       "thimble: with --request-id NAME a generation goes on after the daemon's "
+                       "restart\n");
+  }
+  return kExitFailed;
 }
 
 }  // namespace thimble

@@ -21,6 +21,11 @@ Result<PlanOptions> OfflinePlanOptions(const std::string& ram_ceiling,
   if (!ram_ceiling.empty()) {
     THIMBLE_ASSIGN_OR_RETURN(const uint64_t ceiling_bytes, ParseSize(ram_ceiling));
     options.budget_bytes = BudgetBytes(ceiling_bytes);
+    if (options.budget_bytes == 0) {
+      return InvalidArgumentError("--ram-ceiling " + ram_ceiling + ": the daemon itself takes " +
+                                  FormatBytes(ReserveBytes(ceiling_bytes)) +
+                                  " of the ceiling, the model's buffers come on top");
+    }
   }
   return options;
 }

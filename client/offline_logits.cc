@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "client/commands.h"
+#include "client/common.h"
 #include "client/offline.h"
 #include "daemon/run/session.h"
 

@@ -2,7 +2,7 @@
 #include <cstdio>
 
 #include "client/client.h"
-#include "client/commands.h"
+#include "client/common.h"
 #include "client/json_line.h"
 #include "storage/base/bytes.h"
 
@@ -106,11 +106,9 @@ void PrintText(const v1::GetStatusResponse& s) {
 }  // namespace
 
 int RunStatusCommand(const std::string& connect, const StatusCommand& command) {
-  Result<Client> client = Client::Connect(connect);
-  if (!client.ok()) {
-    PrintError(client.status(), command.json);
-    return client.status().code() == StatusCode::kInvalidArgument ? kExitUsage : kExitNoConnection;
-  }
+  int exit_code = kExitOk;
+  std::optional<Client> client = ConnectOrExplain(connect, command.json, &exit_code);
+  if (!client) return exit_code;
   const Result<v1::GetStatusResponse> status = client->GetStatus();
   if (!status.ok()) {
     PrintError(status.status(), command.json);

@@ -82,7 +82,7 @@ def a_queued_request_is_cancelled_too(test):
 
 def sigterm_ends_the_daemon_soon_and_the_request_goes_on_after(test):
     model, daemon = slow_daemon(test)
-    client = daemon.start_generate("hello", *ENDLESS, "--request-id", "kept")
+    client = daemon.start_generate("hello", *ENDLESS, "--request-id", "kept", "--reconnect", 0)
     client.wait_for_tokens(3)
     began = time.monotonic()
     daemon.stop(seconds=15)
