@@ -99,6 +99,9 @@ class KvCache {
     Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
                 uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
                 KvHeadBlock* out);
+    // Asks the kernel to bring the keys and values of a full block of `sequence` at `layer` into
+    // its page cache, and does not wait for them. Advice: nothing fails.
+    void ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const;
 
    private:
     explicit Reader(KvCache& cache, LmdbTxn txn) : cache_(&cache), txn_(std::move(txn)) {}

@@ -1,5 +1,8 @@
 // KvCache::Reader: what attention reads. One look-up per block and layer; successive heads of the
 // same block are served from it.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -54,6 +57,18 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
   }
   *out = {keys, values};
   return {};
+}
+
+void KvCache::Reader::ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const {
+  const auto whole = cache_->index_->Layer(txn_, sequence.blocks[block], layer);
+  if (!whole.ok() || !*whole) return;
+  const auto begin = reinterpret_cast<uintptr_t>((*whole)->data());
+  const auto page_bytes = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = begin / page_bytes * page_bytes;
+  // The kernel takes an address as it is.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  static_cast<void>(
+      ::madvise(reinterpret_cast<void*>(first), begin + (*whole)->size() - first, MADV_WILLNEED));
 }
 
 Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t> pending,

@@ -1,5 +1,7 @@
 #include "daemon/run/attention.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -24,6 +26,11 @@ void AttentionWalk::Begin(const StageBuffers& b) {
   std::fill_n(States(b), n, AttentionState{});
   item_ = 0;
   block_ = 0;
+  if (b.stage->layer == 0 && b.stage->head_begin == 0) {
+    rusage usage{};
+    ::getrusage(RUSAGE_THREAD, &usage);
+    read_ahead_.BeginPass(static_cast<uint64_t>(usage.ru_majflt));
+  }
 }
 
 Status AttentionWalk::Block(const StageBuffers& b, const ActiveItem& active,
@@ -81,6 +88,7 @@ Result<bool> AttentionWalk::Step(const StageBuffers& b, std::span<const ActiveIt
         active.dropped ? 0 : active.item.sequence->n_tokens + active.item.tokens.size();
     while (uint64_t{block_} * kKvBlockTokens < n_total) {
       if (work >= work_limit) return false;
+      read_ahead_.Advance(items, b.stage->layer, item_, block_, kv, reader);
       THIMBLE_RETURN_IF_ERROR(Block(b, active, reader, block_, &work));
       ++block_;
     }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "daemon/run/kv_read_ahead.h"
 #include "daemon/run/runner.h"
 #include "daemon/run/stage_math.h"
 #include "storage/base/status.h"
@@ -37,6 +38,7 @@ class AttentionWalk {
                uint32_t block, uint64_t* work);
   void Finish(const StageBuffers& b);
 
+  KvReadAhead read_ahead_;
   size_t item_ = 0;
   uint32_t block_ = 0;
 };
