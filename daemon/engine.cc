@@ -110,6 +110,11 @@ Status Engine::MakePlanFor(const Config& config) {
   // A prompt's chunk shares the pass with the tokens of other requests.
   options.max_logit_rows = config.max_active + config.draft_tokens;
   options.max_rows = std::max(config.prompt_chunk, options.max_logit_rows);
+  THIMBLE_ASSIGN_OR_RETURN(probe_, ProbeSpeed(*file_, config.reader, *model_));
+  LogLine(LogLevel::kInfo, "speed")
+      .AddBytes("flash_per_second", static_cast<uint64_t>(probe_.flash_bytes_per_second))
+      .AddBytes("processor_per_second", static_cast<uint64_t>(probe_.processor_bytes_per_second));
+  options.flash_bytes_per_second = probe_.flash_bytes_per_second;
   THIMBLE_ASSIGN_OR_RETURN(plan_, MakePlan(*model_, options));
   LogLine(LogLevel::kInfo, "plan")
       .Add("granularity", GranularityName(config.granularity))
@@ -197,6 +202,8 @@ DaemonStatus Engine::Describe() const {
   status.prefix_hit_tokens = kv_->stats().prefix_hit_tokens;
 
   const WeightReader& reader = runner_->reader();
+  status.flash_bytes_per_second = probe_.flash_bytes_per_second;
+  status.processor_bytes_per_second = probe_.processor_bytes_per_second;
   status.reader = ReaderBackendName(reader.backend());
   status.reader_refusals = reader.refusals();
   status.flash_bytes_read = reader.stats().bytes;

@@ -20,6 +20,7 @@
 #include "daemon/plan/plan.h"
 #include "daemon/queue/scheduler.h"
 #include "daemon/run/runner.h"
+#include "daemon/run/speed_probe.h"
 #include "daemon/status.h"
 #include "storage/base/file.h"
 #include "storage/journal.h"
@@ -72,6 +73,7 @@ class Engine final : public StatusSource {
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<StageStore> store_;
   std::unique_ptr<Journal> journal_;
+  SpeedProbe probe_;
   Plan plan_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<Scheduler> scheduler_;

@@ -39,6 +39,8 @@ struct DaemonStatus {
   SchedulerStatus requests;
   uint64_t prefix_hit_tokens = 0;
 
+  double flash_bytes_per_second = 0;      // measured at start
+  double processor_bytes_per_second = 0;  // of weights, one row; measured at start
   std::string reader;
   std::vector<std::string> reader_refusals;
   uint64_t flash_bytes_read = 0;

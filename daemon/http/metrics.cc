@@ -35,6 +35,9 @@ void AddIdentity(const DaemonStatus& status, MetricsText& text) {
       .Sample(uint64_t{1}, {{"name", status.model_name}, {"architecture", status.architecture}});
   text.Metric("thimble_reader_info", "gauge", "How weights are read from flash; always 1.")
       .Sample(uint64_t{1}, {{"backend", status.reader}});
+  text.Metric("thimble_flash_measured_bytes_per_second", "gauge",
+              "Speed of reading the model, measured at start.")
+      .Sample(status.flash_bytes_per_second);
   text.Metric("thimble_enforcement_info", "gauge", "What enforces the ceiling; always 1.")
       .Sample(uint64_t{1}, {{"by", status.enforcement}});
   text.Metric("thimble_uptime_seconds", "gauge", "Time since the daemon started.")

@@ -26,7 +26,8 @@ struct PlanOptions {
   Granularity granularity = Granularity::kAuto;
   uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
   uint32_t max_logit_rows = 4;  // of these, how many may want logits
-  uint64_t tile_bytes = 0;      // 0: chosen from the budget, 512 KiB at most
+  double flash_bytes_per_second = 0;  // as measured; 0: not known
+  uint64_t tile_bytes = 0;            // 0: chosen from the budget, 512 KiB at most
 };
 
 // A value's place while a group runs, from the beginning of the arena.

@@ -11,6 +11,10 @@ namespace {
 constexpr uint64_t kValueAlignment = 64;
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kLargestTile = 512 * kKiB;  // past this, flash reads get no faster
+constexpr uint64_t kSmallestOnSlowFlash = 128 * kKiB;
+// What the flash brings in this time is a tile: the ring of four then lasts for 2 ms of other work,
+// a journal's commit. Slow flash needs less, and resident tiles make better use of the rest.
+constexpr double kTileSeconds = 0.0005;
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
 // The ring has room for one tile in use and three being read: with one alone being read the flash
 // would be idle from its completion until the next one is asked for, a tenth of the time.
@@ -224,6 +228,12 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
     first_tile = kLargestTile;
     while (first_tile > 4 * kSmallestTile && first_tile > options.budget_bytes / 32) {
       first_tile /= 2;
+    }
+    if (options.flash_bytes_per_second > 0) {
+      const double most = options.flash_bytes_per_second * kTileSeconds;
+      while (first_tile > kSmallestOnSlowFlash && static_cast<double>(first_tile) > most) {
+        first_tile /= 2;
+      }
     }
   }
   uint64_t smallest = UINT64_MAX;

@@ -218,6 +218,8 @@ v1::GetStatusResponse ToMessage(const DaemonStatus& status) {
   m.set_prompt_tokens_total(status.requests.prompt_tokens_total);
   m.set_generated_tokens_total(status.requests.generated_tokens_total);
   m.set_prefix_hit_tokens_total(status.prefix_hit_tokens);
+  m.set_flash_bytes_per_second(status.flash_bytes_per_second);
+  m.set_processor_bytes_per_second(status.processor_bytes_per_second);
   m.set_reader(status.reader);
   for (const std::string& refusal : status.reader_refusals) {
     m.add_reader_refusals(ToValidUtf8(refusal));

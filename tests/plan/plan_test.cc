@@ -77,6 +77,25 @@ TEST(Planner, WithoutACeilingAutoIsOneGroupAndEverythingStays) {
   EXPECT_GE(plan.resident_bytes, plan.model_bytes);
 }
 
+TEST(Planner, SlowFlashGetsSmallerTilesAndMoreOfTheModelStays) {
+  const auto model = MakeFakeModel(SmolShape());
+  PlanOptions options;
+  options.budget_bytes = 54 * kMiB;
+  std::map<double, uint64_t> tile_bytes;
+  std::map<double, uint64_t> resident_bytes;
+  for (const double flash : {40e6, 0.0, 2e9}) {
+    options.flash_bytes_per_second = flash;
+    const Result<Plan> plan = MakePlan(*model, options);
+    ASSERT_TRUE(plan.ok()) << plan.status().ToString();
+    tile_bytes[flash] = plan->tile_bytes;
+    resident_bytes[flash] = plan->resident_bytes;
+  }
+  EXPECT_LE(tile_bytes[40e6], 128 * kKiB);
+  EXPECT_GT(tile_bytes[2e9], 256 * kKiB);
+  EXPECT_EQ(tile_bytes[0.0], tile_bytes[2e9]) << "not measured: as fast flash";
+  EXPECT_GT(resident_bytes[40e6], resident_bytes[2e9] + kMiB);
+}
+
 class PlanSweep : public testing::TestWithParam<std::tuple<bool, Granularity, uint64_t>> {
  protected:
   PlanSweep() {
