@@ -65,7 +65,8 @@ struct PlanCommand {
   std::string ram_ceiling;  // "16M"; empty: none
   std::string granularity = "auto";
   uint32_t max_active = 4;
-  uint32_t prompt_chunk = 64;
+  uint32_t prompt_chunk = 0;
+  uint32_t draft_tokens = 8;
   bool json = false;
 };
 

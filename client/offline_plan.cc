@@ -1,5 +1,4 @@
 // `thimble plan --model`: the plan of a model under a ceiling, without a daemon.
-#include <algorithm>
 #include <string>
 
 #include "client/offline.h"
@@ -28,10 +27,9 @@ std::string GroupName(const Plan& plan, const Group& group) {
 }  // namespace
 
 Result<PlanView> PlanOffline(const PlanCommand& command) {
-  THIMBLE_ASSIGN_OR_RETURN(
-      const PlanOptions options,
-      OfflinePlanOptions(command.ram_ceiling, command.granularity,
-                         std::max(command.prompt_chunk, command.max_active), command.max_active));
+  THIMBLE_ASSIGN_OR_RETURN(PlanOptions options,
+                           OfflinePlanOptions(command.ram_ceiling, command.granularity, 1, 1));
+  SetRows(command.prompt_chunk, command.max_active, command.draft_tokens, &options);
   THIMBLE_ASSIGN_OR_RETURN(const auto file, OpenFile(command.model));
   THIMBLE_ASSIGN_OR_RETURN(const auto model, LoadModel(*file));
   THIMBLE_ASSIGN_OR_RETURN(const Plan plan, MakePlan(*model, options));
@@ -46,7 +44,7 @@ Result<PlanView> PlanOffline(const PlanCommand& command) {
   view.rows = plan.max_rows;
   view.tile_bytes = plan.tile_bytes;
   view.ring_bytes = plan.ring_bytes;
-  view.values_bytes = plan.resident_offset - plan.values_offset;
+  view.values_bytes = plan.step_end - plan.values_offset;
   view.resident_bytes = plan.resident_bytes;
   view.peak_bytes = plan.peak_bytes;
   view.model_bytes = plan.model_bytes;

@@ -81,8 +81,12 @@ void AddPlan(CLI::App& app, PlanCommand& c) {
   sub.add_option("--max-active", c.max_active, "requests computed together (default: 4)")
       ->check(CLI::Range(1, 64))
       ->needs(model);
-  sub.add_option("--prompt-chunk", c.prompt_chunk, "prompt tokens in one pass (default: 64)")
-      ->check(CLI::Range(1, 1024))
+  sub.add_option("--prompt-chunk", c.prompt_chunk,
+                 "prompt tokens in one pass (default: 0: what the budget holds, up to 256)")
+      ->check(CLI::Range(0, 1024))
+      ->needs(model);
+  sub.add_option("--draft-tokens", c.draft_tokens, "guessed tokens in one pass (default: 8)")
+      ->check(CLI::Range(0, 16))
       ->needs(model);
   sub.add_flag("--json", c.json, "as a JSON object");
 }

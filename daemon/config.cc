@@ -165,7 +165,9 @@ std::vector<OptionSpec> MakeTable() {
       Choice<Granularity>("granularity", "head|op|auto", &Config::granularity, ParseGranularity,
                           GranularityName,
                           "how stages are grouped; head: one by one, the least RAM"),
-      Count("prompt-chunk", &Config::prompt_chunk, 1, 1024, "prompt tokens in one pass, at most"),
+      Count("prompt-chunk", &Config::prompt_chunk, 0, 1024,
+            "prompt tokens in one pass, at most; 0: as many as the budget holds, up to " +
+                std::to_string(kLargestPromptChunk)),
       Count("draft-tokens", &Config::draft_tokens, 0, kMaxDrafts,
             "tokens guessed from a request's own text and verified in the pass of its next one, "
             "at most; as they pay; 0: none"),

@@ -33,7 +33,7 @@ struct Config {
   uint32_t max_active = 4;
   uint32_t max_queue = 64;
   Granularity granularity = Granularity::kAuto;
-  uint32_t prompt_chunk = 64;
+  uint32_t prompt_chunk = 0;  // 0: what the budget holds, kLargestPromptChunk at most
   uint32_t draft_tokens = 8;
   ReaderBackend reader = ReaderBackend::kAuto;
   uint64_t cache_bytes = kGiB;

@@ -107,9 +107,9 @@ Status Engine::MakePlanFor(const Config& config) {
   options.budget_bytes =
       ceiling_->ceiling_bytes() == UINT64_MAX ? UINT64_MAX : BudgetBytes(ceiling_->ceiling_bytes());
   options.granularity = config.granularity;
-  // A prompt's chunk shares the pass with the tokens of other requests.
-  options.max_logit_rows = config.max_active + config.draft_tokens;
-  options.max_rows = std::max(config.prompt_chunk, options.max_logit_rows);
+  // A prompt's chunk shares the pass with the tokens of other requests, and lies over the resident
+  // set for as long as it is computed.
+  SetRows(config.prompt_chunk, config.max_active, config.draft_tokens, &options);
   THIMBLE_ASSIGN_OR_RETURN(probe_, ProbeSpeed(*file_, config.reader, *model_));
   LogLine(LogLevel::kInfo, "speed")
       .AddBytes("flash_per_second", static_cast<uint64_t>(probe_.flash_bytes_per_second))
@@ -142,7 +142,8 @@ Status Engine::OpenScheduler(const Config& config) {
   SchedulerOptions options;
   options.max_active = std::min({config.max_active, plan_.max_rows, plan_.max_logit_rows});
   options.max_queue = config.max_queue;
-  options.prompt_chunk = std::min(config.prompt_chunk, plan_.max_rows);
+  options.prompt_chunk =
+      config.prompt_chunk == 0 ? plan_.max_rows : std::min(config.prompt_chunk, plan_.max_rows);
   options.context_tokens = context_tokens_;
   options.max_rows = plan_.max_rows;
   options.max_logit_rows = plan_.max_logit_rows;

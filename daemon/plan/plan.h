@@ -3,6 +3,11 @@
 // read. Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
 //
 // The arena:  [ring of streamed tiles][values and work of the running group][resident tiles]
+//
+// Values and work grow with the rows of a pass. Passes that generate have few rows (step_rows), and
+// the resident set begins behind their largest group. A pass of more rows, a prompt's, has its
+// values lie over the first resident tiles, which are streamed for as long as that lasts and read
+// again into their place afterwards: a prompt of 256 rows costs a generating pass no RAM.
 #pragma once
 
 #include <array>
@@ -25,10 +30,18 @@ struct PlanOptions {
   uint64_t budget_bytes = UINT64_MAX;  // for the arena; UINT64_MAX: no ceiling
   Granularity granularity = Granularity::kAuto;
   uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
+  uint32_t step_rows = 0;       // rows that leave the resident set alone; 0: max_rows
   uint32_t max_logit_rows = 4;  // of these, how many may want logits
   double flash_bytes_per_second = 0;  // as measured; 0: not known
   uint64_t tile_bytes = 0;            // 0: chosen from the budget, 512 KiB at most
 };
+
+// More prompt rows of a pass hardly save readings of the weights.
+inline constexpr uint32_t kLargestPromptChunk = 256;
+// The rows of a daemon's passes: a row for each of `max_active` requests, draft tokens, and prompts
+// in chunks (0: of kLargestPromptChunk), each as the budget allows.
+void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
+             PlanOptions* options);
 
 // A value's place while a group runs, from the beginning of the arena.
 struct Placement {
@@ -53,20 +66,28 @@ struct Group {
 struct Plan {
   PlanOptions options;
   std::vector<Stage> stages;
-  std::vector<Tile> tiles;  // in the order of a pass
-  std::vector<Group> groups;
+  std::vector<Tile> tiles;    // in the order of a pass
+  std::vector<Group> groups;  // placed for step_rows
   uint32_t max_rows = 0;
+  uint32_t step_rows = 0;  // at most max_rows
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
   uint64_t span_bytes = 0;       // the most that one read brings
   uint64_t ring_bytes = 0;       // four reads: one in use, the others under way
   uint64_t values_offset = 0;    // behind the ring
-  uint64_t resident_offset = 0;  // behind the largest group's values and work
+  uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
+  uint64_t wide_end = 0;         // and at max_rows
+  uint64_t resident_offset = 0;  // from step_end on; from wide_end on where there is room for all
   uint64_t resident_bytes = 0;
   uint64_t peak_bytes = 0;   // of the arena
   uint64_t model_bytes = 0;  // of all tiles: one pass with nothing resident
   uint64_t pass_bytes = 0;   // of the tiles that are read in every pass
 };
+
+// The group of stages [begin, end), with the place of its buffers in a pass of `rows` rows.
+Group PlaceGroup(const Model& model, const Plan& plan, uint32_t begin, uint32_t end, uint32_t rows);
+// Where the values and work of plan.groups end at most in such a pass.
+uint64_t ValuesEnd(const Model& model, const Plan& plan, uint32_t rows);
 
 // RESOURCE_EXHAUSTED, with the smallest budget that would do, where the model does not fit.
 Result<Plan> MakePlan(const Model& model, const PlanOptions& options);

@@ -15,89 +15,13 @@ constexpr uint64_t kSmallestOnSlowFlash = 128 * kKiB;
 // What the flash brings in this time is a tile: the ring of four then lasts for 2 ms of other work,
 // a journal's commit. Slow flash needs less, and resident tiles make better use of the rest.
 constexpr double kTileSeconds = 0.0005;
+constexpr uint64_t kFairTile = 64 * kKiB;      // below this, flash reads are much latency
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
 // The ring has room for one tile in use and three being read: with one alone being read the flash
 // would be idle from its completion until the next one is asked for, a tenth of the time.
 constexpr uint64_t kRingTiles = 4;
 // Tiles up to this size cost a read each and next to no RAM: they are made resident first.
 constexpr uint64_t kSmallTile = 32 * kKiB;
-
-struct Extent {
-  uint64_t values = 0;  // values and work
-  uint64_t work = 0;
-};
-
-// Places the values that the stages of `group` touch, one behind the other, and their work buffer.
-void PlaceGroup(const Model& model, const Plan& plan, Group* group) {
-  uint8_t touched = 0;
-  uint64_t work_bytes = 0;
-  for (uint32_t s = group->stage_begin; s < group->stage_end; ++s) {
-    const Stage& stage = plan.stages[s];
-    const StageAccess access = AccessOf(stage);
-    touched |= access.reads | access.writes;
-    const WorkLayout work =
-        LayoutWork(model, stage, plan.tiles, plan.max_rows, plan.max_logit_rows);
-    work_bytes = std::max(work_bytes, work.bytes);
-    group->kv_bytes = std::max(group->kv_bytes, work.kv_block_bytes);
-    group->weight_bytes =
-        std::max(group->weight_bytes, std::min(stage.weight_bytes, plan.ring_bytes));
-  }
-  uint64_t offset = plan.values_offset;
-  // The work buffer is first: direct reads of embedding rows need its page alignment.
-  group->work = {offset, work_bytes, work_bytes > 0};
-  offset += AlignUp(work_bytes, kValueAlignment);
-  for (size_t v = 0; v < kArenaValues; ++v) {
-    const auto value = static_cast<Value>(v);
-    if ((touched & Bit(value)) == 0) continue;
-    uint64_t bytes = 0;
-    for (uint32_t s = group->stage_begin; s < group->stage_end; ++s) {
-      const Stage& stage = plan.stages[s];
-      const StageAccess access = AccessOf(stage);
-      if (((access.reads | access.writes) & Bit(value)) == 0) continue;
-      const PartRange parts = PartsOf(model, stage, value);
-      bytes = std::max(bytes, (parts.end - parts.begin) *
-                                  PartBytes(model, value, FormsAfter(model, stage), plan.max_rows));
-    }
-    group->values[v] = {offset, bytes, true};
-    offset += AlignUp(bytes, kValueAlignment);
-  }
-  group->activation_bytes = offset - plan.values_offset - group->kv_bytes;
-}
-
-// True where a stage behind `stage_end` reads what `value` is at that point.
-bool NeededAfter(const Plan& plan, uint32_t stage_end, Value value) {
-  for (uint32_t s = stage_end; s < plan.stages.size(); ++s) {
-    const StageAccess access = AccessOf(plan.stages[s]);
-    if ((access.reads & Bit(value)) != 0) return true;
-    // Written from its first part on without having been read: what was there is gone.
-    if ((access.writes & Bit(value)) != 0 && plan.stages[s].head_begin == 0) return false;
-  }
-  return false;
-}
-
-void FindInputsAndOutputs(const Plan& plan, Group* group) {
-  uint8_t written = 0;
-  for (uint32_t s = group->stage_begin; s < group->stage_end; ++s) {
-    const StageAccess access = AccessOf(plan.stages[s]);
-    group->inputs |= access.reads & ~written;
-    written |= access.writes;
-  }
-  for (size_t v = 0; v < kArenaValues; ++v) {
-    const auto value = static_cast<Value>(v);
-    if ((written & Bit(value)) != 0 && NeededAfter(plan, group->stage_end, value)) {
-      group->outputs |= Bit(value);
-    }
-  }
-}
-
-Group MakeGroup(const Model& model, const Plan& plan, uint32_t begin, uint32_t end) {
-  Group group;
-  group.stage_begin = begin;
-  group.stage_end = end;
-  PlaceGroup(model, plan, &group);
-  FindInputsAndOutputs(plan, &group);
-  return group;
-}
 
 // Bytes of the arena that `group` takes, weights aside.
 uint64_t ValuesBytes(const Group& group) { return group.activation_bytes + group.kv_bytes; }
@@ -109,7 +33,7 @@ void MakeGroups(const Model& model, Plan* plan) {
                              : plan->options.budget_bytes - plan->values_offset;
   uint32_t begin = 0;
   while (begin < n_stages) {
-    Group group = MakeGroup(model, *plan, begin, begin + 1);
+    Group group = PlaceGroup(model, *plan, begin, begin + 1, plan->max_rows);
     if (plan->options.granularity == Granularity::kAuto) {
       // A group's values only grow with its end, so the largest end that fits is found by
       // bisection.
@@ -118,7 +42,7 @@ void MakeGroups(const Model& model, Plan* plan) {
       while (fails - fits > 1) {
         const uint32_t middle =
             fits == begin + 1 && fails == n_stages + 1 ? n_stages : fits + (fails - fits) / 2;
-        Group wider = MakeGroup(model, *plan, begin, middle);
+        Group wider = PlaceGroup(model, *plan, begin, middle, plan->max_rows);
         if (ValuesBytes(wider) <= limit) {
           fits = middle;
           group = wider;
@@ -131,7 +55,8 @@ void MakeGroups(const Model& model, Plan* plan) {
       plan->stages[s].group = static_cast<uint32_t>(plan->groups.size());
     }
     begin = group.stage_end;
-    plan->groups.push_back(group);
+    plan->groups.push_back(
+        PlaceGroup(model, *plan, group.stage_begin, group.stage_end, plan->step_rows));
   }
 }
 
@@ -139,47 +64,63 @@ void MakeGroups(const Model& model, Plan* plan) {
 // through the pass, so that the reading of one that is streamed overlaps with the use of ones that
 // stay.
 void ChooseResident(Plan* plan) {
-  const uint64_t used = plan->resident_offset;
-  uint64_t left = plan->options.budget_bytes - used;
-  const auto place = [&](Tile& tile) {
-    tile.resident_offset = plan->resident_offset + plan->resident_bytes;
-    const uint64_t bytes = AlignUp(tile.bytes, kValueAlignment);
+  uint64_t left = plan->options.budget_bytes - plan->step_end;
+  std::vector<bool> chosen(plan->tiles.size());
+  const auto choose = [&](size_t t) {
+    const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
+    chosen[t] = true;
     plan->resident_bytes += bytes;
     left -= bytes;
   };
+  const auto small = [&](size_t t) { return plan->tiles[t].bytes <= kSmallTile; };
   uint64_t large_bytes = 0;
-  for (Tile& tile : plan->tiles) {
-    const uint64_t bytes = AlignUp(tile.bytes, kValueAlignment);
-    if (tile.bytes <= kSmallTile && bytes <= left) {
-      place(tile);
+  for (size_t t = 0; t < plan->tiles.size(); ++t) {
+    const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
+    if (small(t) && bytes <= left) {
+      choose(t);
     } else {
       large_bytes += bytes;
     }
   }
-  const uint64_t room = left;
+  const uint64_t large_room = left;
   uint64_t seen = 0;
   uint64_t taken = 0;
-  for (Tile& tile : plan->tiles) {
-    if (tile.resident()) continue;
-    const uint64_t bytes = AlignUp(tile.bytes, kValueAlignment);
+  for (size_t t = 0; t < plan->tiles.size(); ++t) {
+    if (chosen[t]) continue;
+    const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
     seen += bytes;
     // taken / seen follows room / large_bytes; long double keeps the product exact enough for any
     // size.
     const auto share = static_cast<uint64_t>(
-        static_cast<long double>(seen) *
-        std::min(1.0L, static_cast<long double>(room) / static_cast<long double>(large_bytes)));
+        static_cast<long double>(seen) * std::min(1.0L, static_cast<long double>(large_room) /
+                                                            static_cast<long double>(large_bytes)));
     if (taken + bytes <= share && bytes <= left) {
-      place(tile);
+      choose(t);
       taken += bytes;
     }
   }
+  // With room enough no value ever lies over them. Else the large ones come first: the small ones,
+  // each a read of its own, are the last to give way.
+  plan->resident_offset = std::max(
+      plan->step_end, std::min(plan->wide_end, (plan->options.budget_bytes - plan->resident_bytes) /
+                                                   kPage * kPage));
+  uint64_t offset = plan->resident_offset;
+  for (const bool of_small : {false, true}) {
+    for (size_t t = 0; t < plan->tiles.size(); ++t) {
+      if (!chosen[t] || small(t) != of_small) continue;
+      plan->tiles[t].resident_offset = offset;
+      offset += AlignUp(plan->tiles[t].bytes, kValueAlignment);
+    }
+  }
+  plan->peak_bytes = std::max(plan->wide_end, offset);
 }
 
 Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes, uint32_t rows) {
   Plan plan;
   plan.options = options;
   plan.max_rows = rows;
-  plan.max_logit_rows = std::min(options.max_logit_rows, rows);
+  plan.step_rows = options.step_rows == 0 ? rows : std::min(options.step_rows, rows);
+  plan.max_logit_rows = std::min(options.max_logit_rows, plan.step_rows);
   BuildStages(model, options.granularity == Granularity::kHead, tile_bytes, &plan.stages,
               &plan.tiles);
   for (const Tile& tile : plan.tiles) {
@@ -190,10 +131,9 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
   plan.ring_bytes = kRingTiles * plan.span_bytes;
   plan.values_offset = plan.ring_bytes;
   MakeGroups(model, &plan);
-  uint64_t values_bytes = 0;
-  for (const Group& group : plan.groups) values_bytes = std::max(values_bytes, ValuesBytes(group));
-  plan.resident_offset = plan.values_offset + AlignUp(values_bytes, kPage);
-  plan.peak_bytes = plan.resident_offset;
+  plan.step_end = AlignUp(ValuesEnd(model, plan, plan.step_rows), kPage);
+  plan.wide_end = AlignUp(ValuesEnd(model, plan, plan.max_rows), kPage);
+  plan.peak_bytes = plan.wide_end;
   return plan;
 }
 
@@ -219,6 +159,13 @@ Result<Granularity> ParseGranularity(std::string_view text) {
                               "\": expected head, op or auto");
 }
 
+void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
+             PlanOptions* options) {
+  options->step_rows = options->max_logit_rows = max_active + draft_tokens;
+  options->max_rows =
+      std::max(prompt_chunk == 0 ? kLargestPromptChunk : prompt_chunk, options->step_rows);
+}
+
 Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
   if (options.max_rows == 0 || options.max_logit_rows == 0) {
     return InvalidArgumentError("plan: a pass needs at least 1 row, and 1 that wants logits");
@@ -226,7 +173,7 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
   uint64_t first_tile = options.tile_bytes;
   if (first_tile == 0) {
     first_tile = kLargestTile;
-    while (first_tile > 4 * kSmallestTile && first_tile > options.budget_bytes / 32) {
+    while (first_tile > kFairTile && first_tile > options.budget_bytes / 32) {
       first_tile /= 2;
     }
     if (options.flash_bytes_per_second > 0) {
@@ -237,20 +184,29 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
     }
   }
   uint64_t smallest = UINT64_MAX;
-  for (uint32_t rows = options.max_rows; rows > 0; rows /= 2) {
-    for (uint64_t tile = first_tile; tile >= std::min(kSmallestTile, first_tile); tile /= 2) {
+  const uint32_t step_rows = options.step_rows == 0 ? options.max_rows : options.step_rows;
+  size_t step_groups = 0;  // of a plan for step_rows alone
+  for (uint32_t rows = options.max_rows; rows > 0;) {
+    const bool wide = rows > step_rows;
+    // A prompt's rows are not worth reads that are all latency in every pass, nor more groups.
+    const uint64_t last_tile = std::min(wide ? kFairTile : kSmallestTile, first_tile);
+    for (uint64_t tile = first_tile; tile >= last_tile; tile /= 2) {
       Plan plan = TryPlan(model, options, tile, rows);
       smallest = std::min(smallest, plan.peak_bytes);
       if (plan.peak_bytes > options.budget_bytes) continue;
+      if (wide) {
+        if (step_groups == 0) step_groups = TryPlan(model, options, tile, step_rows).groups.size();
+        if (plan.groups.size() > step_groups) break;
+      }
       if (options.budget_bytes == UINT64_MAX) plan.options.budget_bytes = UINT64_MAX / 2;
       ChooseResident(&plan);
       plan.options.budget_bytes = options.budget_bytes;
-      plan.peak_bytes += plan.resident_bytes;
       for (const Tile& tile_of_pass : plan.tiles) {
         if (!tile_of_pass.resident()) plan.pass_bytes += tile_of_pass.bytes;
       }
       return plan;
     }
+    rows = wide ? std::max(rows / 2, step_rows) : rows / 2;
   }
   return ResourceExhaustedError("plan " + model.name + ": the buffers need at least " +
                                 FormatBytes(smallest) + ", the budget is " +

@@ -16,16 +16,17 @@ AttentionState* States(const StageBuffers& b) {
   return reinterpret_cast<AttentionState*>(b.work + b.layout.states);
 }
 
-uint32_t Heads(const StageBuffers& b) { return b.stage->head_end - b.stage->head_begin; }
+uint32_t HeadsOf(const StageBuffers& b) { return b.stage->head_end - b.stage->head_begin; }
 
 }  // namespace
 
 void AttentionWalk::Begin(const StageBuffers& b) {
-  const size_t n = size_t{Heads(b)} * b.rows;
+  const size_t n = size_t{HeadsOf(b)} * b.rows;
   std::memset(b.att, 0, n * b.model->head_dim * sizeof(float));
   std::fill_n(States(b), n, AttentionState{});
   item_ = 0;
   block_ = 0;
+  head_ = b.stage->head_begin;
   if (b.stage->layer == 0 && b.stage->head_begin == 0) {
     rusage usage{};
     ::getrusage(RUSAGE_THREAD, &usage);
@@ -33,45 +34,43 @@ void AttentionWalk::Begin(const StageBuffers& b) {
   }
 }
 
-Status AttentionWalk::Block(const StageBuffers& b, const ActiveItem& active,
-                            KvCache::Reader& reader, uint32_t block, uint64_t* work) {
+Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
+                            KvCache::Reader& reader, uint64_t* work) {
   const Model& model = *b.model;
   const size_t head_dim = model.head_dim;
   const KvSequence& sequence = *active.item.sequence;
   const auto n_new = static_cast<uint32_t>(active.item.tokens.size());
   const uint32_t n_total = sequence.n_tokens + n_new;
-  const uint32_t first_token = block * kKvBlockTokens;
+  const uint32_t first_token = block_ * kKvBlockTokens;
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   const uint32_t per_kv = QueriesPerKvHead(model);
   auto* scratch = reinterpret_cast<uint16_t*>(b.work + b.layout.kv_block);
   AttentionState* states = States(b);
 
-  for (uint32_t head = b.stage->head_begin; head < b.stage->head_end;) {
-    const uint32_t kv_head = head / per_kv;
-    const uint32_t head_end = std::min(b.stage->head_end, (kv_head + 1) * per_kv);
-    KvHeadBlock kv;
-    THIMBLE_RETURN_IF_ERROR(reader.Head(sequence, active.item.tokens, b.stage->layer, block,
-                                        n_total, kv_head, scratch, &kv));
-    // Rows at positions before this block do not see it.
-    const uint32_t skip = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
-    for (uint32_t i = skip; i < n_new; ++i) {
-      const uint32_t n_tokens = std::min(kKvBlockTokens, sequence.n_tokens + i + 1 - first_token);
-      for (uint32_t h = head; h < head_end; ++h) {
-        const size_t at = size_t{h - b.stage->head_begin} * b.rows + active.first_row + i;
-        AttendBlock(b.q + at * head_dim, kv.keys, kv.values, n_tokens, head_dim, scale, &states[at],
-                    b.att + at * head_dim);
-        *work += 2 * n_tokens * head_dim;
-      }
+  const uint32_t kv_head = head_ / per_kv;
+  const uint32_t head_end = std::min(b.stage->head_end, (kv_head + 1) * per_kv);
+  KvHeadBlock kv;
+  THIMBLE_RETURN_IF_ERROR(reader.Head(sequence, active.item.tokens, b.stage->layer, block_, n_total,
+                                      kv_head, scratch, &kv));
+  // Rows at positions before this block do not see it.
+  const uint32_t skip = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
+  for (uint32_t i = skip; i < n_new; ++i) {
+    const uint32_t n_tokens = std::min(kKvBlockTokens, sequence.n_tokens + i + 1 - first_token);
+    for (uint32_t h = head_; h < head_end; ++h) {
+      const size_t at = size_t{h - b.stage->head_begin} * b.rows + active.first_row + i;
+      AttendBlock(b.q + at * head_dim, kv.keys, kv.values, n_tokens, head_dim, scale, &states[at],
+                  b.att + at * head_dim);
+      *work += 2 * n_tokens * head_dim;
     }
-    head = head_end;
   }
+  head_ = head_end;
   return {};
 }
 
 void AttentionWalk::Finish(const StageBuffers& b) {
   const size_t head_dim = b.model->head_dim;
   const AttentionState* states = States(b);
-  for (size_t at = 0; at < size_t{Heads(b)} * b.rows; ++at) {
+  for (size_t at = 0; at < size_t{HeadsOf(b)} * b.rows; ++at) {
     // Rows of a dropped item may have seen nothing: their zeros stay.
     if (states[at].sum == 0.0F) continue;
     FinishAttention(states[at], b.att + at * head_dim, head_dim, b.att + at * head_dim);
@@ -87,11 +86,17 @@ Result<bool> AttentionWalk::Step(const StageBuffers& b, std::span<const ActiveIt
     const uint64_t n_total =
         active.dropped ? 0 : active.item.sequence->n_tokens + active.item.tokens.size();
     while (uint64_t{block_} * kKvBlockTokens < n_total) {
-      if (work >= work_limit) return false;
-      read_ahead_.Advance(items, b.stage->layer, item_, block_, kv, reader);
-      THIMBLE_RETURN_IF_ERROR(Block(b, active, reader, block_, &work));
+      while (head_ < b.stage->head_end) {
+        if (work >= work_limit) return false;
+        if (head_ == b.stage->head_begin) {
+          read_ahead_.Advance(items, b.stage->layer, item_, block_, kv, reader);
+        }
+        THIMBLE_RETURN_IF_ERROR(Heads(b, active, reader, &work));
+      }
+      head_ = b.stage->head_begin;
       ++block_;
     }
+    head_ = b.stage->head_begin;  // one that was dropped may have been in the middle
     block_ = 0;
     ++item_;
   }

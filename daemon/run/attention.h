@@ -1,7 +1,7 @@
 // The attention stage: for every row, a running softmax over the KV cache's blocks, in order, one
-// block in RAM at a time. It can stop after any block and go on later, which bounds how long a step
-// takes. Called by: the runner. Memory: one KV block and 8 bytes per row and head, in the stage's
-// work buffer.
+// block in RAM at a time. It can stop after any head of any block and go on later, which bounds how
+// long a step takes. Called by: the runner. Memory: one KV block and 8 bytes per row and head, in
+// the stage's work buffer.
 #pragma once
 
 #include <cstdint>
@@ -34,13 +34,15 @@ class AttentionWalk {
                     uint64_t work_limit);
 
  private:
-  Status Block(const StageBuffers& b, const ActiveItem& active, KvCache::Reader& reader,
-               uint32_t block, uint64_t* work);
+  // The query heads of one KV head on one block.
+  Status Heads(const StageBuffers& b, const ActiveItem& active, KvCache::Reader& reader,
+               uint64_t* work);
   void Finish(const StageBuffers& b);
 
   KvReadAhead read_ahead_;
   size_t item_ = 0;
   uint32_t block_ = 0;
+  uint32_t head_ = 0;
 };
 
 }  // namespace thimble

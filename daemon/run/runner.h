@@ -3,10 +3,11 @@
 //   Begin(items) -> Step() ... Step() -> done   (or Abort())
 //
 // A pass computes rows; a row is one token position of one sequence. Step does a bounded piece of
-// work (at most one tile of weights or one head's attention) and returns to the event loop, holding
-// no LMDB transaction. At the end of a group its outputs go to the stage store and its RAM is used
-// again by the next group. Called by: the scheduler, `thimble logits`. Memory: the arena, as the
-// plan placed it, and about 1 KiB a row of bookkeeping reserved at Open; a pass allocates nothing.
+// work (a tile of weights for some of the rows, or some blocks of attention) and returns to the
+// event loop, holding no LMDB transaction. At the end of a group its outputs go to the stage store
+// and its RAM is used again by the next group. Called by: the scheduler, `thimble logits`. Memory:
+// the arena, as the plan placed it, and about 1 KiB a row of bookkeeping reserved at Open; a pass
+// allocates nothing.
 #pragma once
 
 #include <array>

@@ -14,10 +14,11 @@ float* Floats(const StageBuffers& b, uint64_t offset) {
 }
 
 // Adds a bias tile to columns [out_begin, out_begin + outputs) of y: [rows][stride].
-void AddBias(const Tile& tile, const std::byte* bytes, uint32_t rows, float* y, size_t stride) {
+void AddBias(const StageBuffers& b, const Tile& tile, const std::byte* bytes, float* y,
+             size_t stride) {
   // Vectors are 32-byte aligned in the file and so in RAM.
   const auto* bias = reinterpret_cast<const float*>(bytes);
-  for (uint32_t r = 0; r < rows; ++r) AddInPlace(y + r * stride, bias, tile.outputs);
+  for (size_t r = b.row_begin; r < b.row_end; ++r) AddInPlace(y + r * stride, bias, tile.outputs);
 }
 
 // The prepared rows of xn that a product with `type` takes, and the bytes between them.
@@ -25,19 +26,26 @@ struct Prepared {
   const std::byte* rows;
   size_t stride;
 };
-Prepared XnFor(const StageBuffers& b, TensorType type, uint32_t rows) {
+Prepared XnFor(const StageBuffers& b, TensorType type) {
   const size_t hidden = b.model->hidden_size;
   const size_t float_bytes = PreparedRowBytes(ActivationForm::kFloat, hidden);
   if (FormFor(type) == ActivationForm::kFloat) return {b.xn, float_bytes};
-  return {b.xn + (b.forms.as_float ? rows * float_bytes : 0),
+  return {b.xn + (b.forms.as_float ? RowsOf(b) * float_bytes : 0),
           PreparedRowBytes(ActivationForm::kQ8, hidden)};
 }
 
-// y[r][o] of the tile's outputs, from xn.
-void XnProduct(const StageBuffers& b, const Tile& tile, const std::byte* bytes, uint32_t rows,
-               float* y, size_t y_stride) {
-  const Prepared x = XnFor(b, tile.tensor->type, rows);
-  MatMul(tile.tensor->type, bytes, tile.outputs, tile.columns, x.rows, x.stride, rows, y, y_stride);
+// y[r][o] of the tile's outputs, from prepared rows.
+void Product(const StageBuffers& b, const Tile& tile, const std::byte* bytes, const Prepared& x,
+             float* y, size_t y_stride) {
+  MatMul(tile.tensor->type, bytes, tile.outputs, tile.columns, x.rows + b.row_begin * x.stride,
+         x.stride, b.row_end - b.row_begin, y + b.row_begin * y_stride, y_stride);
+}
+
+// The same from xn; a bias tile is added.
+void XnProduct(const StageBuffers& b, const Tile& tile, const std::byte* bytes, float* y,
+               size_t y_stride) {
+  if (tile.bias) return AddBias(b, tile, bytes, y, y_stride);
+  Product(b, tile, bytes, XnFor(b, tile.tensor->type), y, y_stride);
 }
 
 void NormTile(const StageBuffers& b, const Norm& norm, const Tile& tile, const std::byte* bytes) {
@@ -48,12 +56,11 @@ void NormTile(const StageBuffers& b, const Norm& norm, const Tile& tile, const s
     if (norm.bias != nullptr) return;  // the bias comes with the next tile
   }
   const bool last = b.stage->kind == StageKind::kFinalNorm;
-  const uint32_t rows = last ? b.logit_rows : b.rows;
   const size_t float_bytes = PreparedRowBytes(ActivationForm::kFloat, hidden);
   const size_t q8_bytes = PreparedRowBytes(ActivationForm::kQ8, hidden);
-  std::byte* q8 = b.xn + (b.forms.as_float ? rows * float_bytes : 0);
+  std::byte* q8 = b.xn + (b.forms.as_float ? RowsOf(b) * float_bytes : 0);
   float* row = Floats(b, b.layout.row);
-  for (uint32_t r = 0; r < rows; ++r) {
+  for (size_t r = b.row_begin; r < b.row_end; ++r) {
     const float* x = b.x + (last ? b.logit_row[r] : r) * hidden;
     if (norm.kind == NormKind::kRms) {
       RmsNorm(x, weight, norm.epsilon, hidden, row);
@@ -79,11 +86,7 @@ void QueryTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) 
     part.outputs = std::min(tile.outputs - done, (head + 1) * head_dim - output);
     float* q = b.q + size_t{head - b.stage->head_begin} * b.rows * head_dim + output % head_dim;
     const std::byte* from = bytes + done * row_bytes;
-    if (tile.bias) {
-      AddBias(part, from, b.rows, q, head_dim);
-    } else {
-      XnProduct(b, part, from, b.rows, q, head_dim);
-    }
+    XnProduct(b, part, from, q, head_dim);
     done += part.outputs;
   }
 }
@@ -94,17 +97,13 @@ void QkvTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
   const size_t stride = size_t{KvHeadEnd(*b.model, *b.stage) - first} * b.model->head_dim;
   float* y = Floats(b, tile.operand == Operand::kKey ? b.layout.keys : b.layout.values) +
              (tile.out_begin - size_t{first} * b.model->head_dim);
-  if (tile.bias) {
-    AddBias(tile, bytes, b.rows, y, stride);
-  } else {
-    XnProduct(b, tile, bytes, b.rows, y, stride);
-  }
+  XnProduct(b, tile, bytes, y, stride);
 }
 
 // x += outputs of the tile.
 void Residual(const StageBuffers& b, const Tile& tile, const float* outputs) {
-  for (uint32_t r = 0; r < b.rows; ++r) {
-    AddInPlace(b.x + r * b.model->hidden_size + tile.out_begin, outputs + size_t{r} * tile.outputs,
+  for (size_t r = b.row_begin; r < b.row_end; ++r) {
+    AddInPlace(b.x + r * b.model->hidden_size + tile.out_begin, outputs + r * tile.outputs,
                tile.outputs);
   }
 }
@@ -113,12 +112,11 @@ void Residual(const StageBuffers& b, const Tile& tile, const float* outputs) {
 // x.
 void ProjectionTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
   if (tile.bias) {
-    return AddBias(tile, bytes, b.rows, b.x + tile.out_begin, b.model->hidden_size);
+    return AddBias(b, tile, bytes, b.x + tile.out_begin, b.model->hidden_size);
   }
   float* outputs = Floats(b, b.layout.outputs);
   const size_t stride = PreparedRowBytes(FormFor(tile.tensor->type), tile.columns);
-  MatMul(tile.tensor->type, bytes, tile.outputs, tile.columns, b.work + b.layout.prepared, stride,
-         b.rows, outputs, tile.outputs);
+  Product(b, tile, bytes, {b.work + b.layout.prepared, stride}, outputs, tile.outputs);
   Residual(b, tile, outputs);
 }
 
@@ -129,23 +127,14 @@ void FfnTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
   float* gate = Floats(b, b.layout.gate);
   switch (tile.operand) {
     case Operand::kGate:
-      if (tile.bias) {
-        AddBias(tile, bytes, b.rows, gate, tile.outputs);
-      } else {
-        XnProduct(b, tile, bytes, b.rows, gate, tile.outputs);
-      }
-      return;
+      return XnProduct(b, tile, bytes, gate, tile.outputs);
     case Operand::kUp: {
       float* up = hidden + tile.out_begin;
-      if (tile.bias) {
-        AddBias(tile, bytes, b.rows, up, ffn);
-      } else {
-        XnProduct(b, tile, bytes, b.rows, up, ffn);
-      }
+      XnProduct(b, tile, bytes, up, ffn);
       if (!tile.bias && layer.ffn_up.bias != nullptr) return;  // its bias comes with the next tile
-      for (uint32_t r = 0; r < b.rows; ++r) {
+      for (size_t r = b.row_begin; r < b.row_end; ++r) {
         if (b.model->activation == Activation::kSwiGlu) {
-          SwiGlu(gate + size_t{r} * tile.outputs, up + r * ffn, tile.outputs);
+          SwiGlu(gate + r * tile.outputs, up + r * ffn, tile.outputs);
         } else {
           Gelu(up + r * ffn, tile.outputs);
         }
@@ -156,7 +145,7 @@ void FfnTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
       const ActivationForm form = FormFor(layer.ffn_down.tensor->type);
       const size_t stride = PreparedRowBytes(form, ffn);
       if (tile.out_begin == 0 && !tile.bias) {
-        for (uint32_t r = 0; r < b.rows; ++r) {
+        for (size_t r = b.row_begin; r < b.row_end; ++r) {
           PrepareRow(form, hidden + r * ffn, ffn, b.work + b.layout.prepared + r * stride);
         }
       }
@@ -236,11 +225,8 @@ void RunTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
       return ProjectionTile(b, tile, bytes);
     case StageKind::kFfn:
       return FfnTile(b, tile, bytes);
-    case StageKind::kLogits: {
-      float* outputs = Floats(b, b.layout.outputs);
-      if (tile.bias) return AddBias(tile, bytes, b.logit_rows, outputs, tile.outputs);
-      return XnProduct(b, tile, bytes, b.logit_rows, outputs, tile.outputs);
-    }
+    case StageKind::kLogits:
+      return XnProduct(b, tile, bytes, Floats(b, b.layout.outputs), tile.outputs);
     case StageKind::kEmbed:
     case StageKind::kAttention:
     case StageKind::kSample:

@@ -16,7 +16,9 @@ namespace thimble {
 struct StageBuffers {
   const Model* model = nullptr;
   const Stage* stage = nullptr;
-  uint32_t rows = 0;                    // n
+  uint32_t rows = 0;       // n
+  uint32_t row_begin = 0;  // RunTile computes rows [row_begin, row_end), of n or m
+  uint32_t row_end = 0;
   uint32_t logit_rows = 0;              // m, of the last stages
   const uint32_t* logit_row = nullptr;  // [m]: which rows want logits
   XnForms forms;                        // of xn
@@ -34,8 +36,13 @@ struct StageBuffers {
 
 // Before the first tile: what does not need weights.
 void BeginStage(const StageBuffers& b);
-// One tile, whose bytes are at `bytes`. Logits are left in work + layout.outputs,
-// [m][tile.outputs].
+// The rows that RunTile computes in all: m of the last stages, else n.
+inline uint32_t RowsOf(const StageBuffers& b) {
+  const bool last = b.stage->kind == StageKind::kFinalNorm || b.stage->kind == StageKind::kLogits;
+  return last ? b.logit_rows : b.rows;
+}
+// One tile, whose bytes are at `bytes`, for rows [b.row_begin, b.row_end). Every row before the
+// next tile. Logits are left in work + layout.outputs, [m][tile.outputs].
 void RunTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes);
 // After the last tile. kQkv: rope, halves, and for a layer's last one the rows for the KV cache at
 // work + layout.kv_rows.

@@ -16,6 +16,15 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
       ring_(arena.Use(0, plan.ring_bytes)),
       pass_end_(static_cast<uint32_t>(plan.tiles.size())) {}
 
+void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end) {
+  pass_end_ = tile_end;
+  values_end_ = values_end;
+  if (values_end <= plan_.resident_offset) return;
+  for (size_t t = 0; t < loaded_.size(); ++t) {
+    if (plan_.tiles[t].resident_offset < values_end) loaded_[t] = 0;
+  }
+}
+
 const std::byte* TileRing::Resident(uint32_t tile) {
   if (!Loaded(tile)) return nullptr;
   return arena_.Use(plan_.tiles[tile].resident_offset, plan_.tiles[tile].bytes);
@@ -124,7 +133,7 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
   const std::byte* bytes =
       ring_ + span.begin + span.file_offset % kReadAlignment + (t.offset - span.file_offset);
   span.used_up = tile + 1 == span.tile_end;
-  if (t.resident()) {
+  if (t.resident() && t.resident_offset >= values_end_) {
     std::byte* home = arena_.Use(t.resident_offset, AlignUp(t.bytes, 64));
     std::memcpy(home, bytes, t.bytes);
     loaded_[tile] = 1;

@@ -23,8 +23,10 @@ class TileRing {
   // All must outlive the ring.
   TileRing(const Plan& plan, Arena& arena, WeightReader& reader);
 
-  // A pass walks tiles [0, tile_end) in order; after the last one comes the next pass's first.
-  void SetPassEnd(uint32_t tile_end) { pass_end_ = tile_end; }
+  // A pass walks tiles [0, tile_end) in order; after the last one comes the next pass's first. Its
+  // values end at `values_end`: resident tiles that begin before it are streamed, and read into
+  // their place again by a pass that leaves it to them.
+  void BeginPass(uint32_t tile_end, uint64_t values_end);
 
   // The bytes of `tile`, valid until the next Acquire; starts reading what comes next.
   // Errors: the reader's, with the tensor's name.
@@ -69,6 +71,7 @@ class TileRing {
   std::vector<uint8_t> loaded_;  // resident tiles that have been read
   std::byte* const ring_;
   uint32_t pass_end_ = 0;
+  uint64_t values_end_ = 0;
   uint32_t next_ = 0;  // where to look for the next tile to read
   // The runner reads embedding rows beside: one operation is left to it.
   std::array<Span, WeightReader::kMaxInFlight - 1> spans_;

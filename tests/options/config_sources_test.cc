@@ -139,7 +139,7 @@ TEST(ConfigSources, AnErrorNamesTheOptionTheValueAndTheRange) {
       {"--max-active", "65", "from 1 to 64"},
       {"--max-queue", "99999999999", "from 0 to"},
       {"--granularity", "tiny", "head|op|auto"},
-      {"--prompt-chunk", "0", "from 1 to 1024"},
+      {"--prompt-chunk", "1025", "from 0 to 1024"},
       {"--reader", "mmap", "auto|io_uring"},
       {"--cache-size", "1M", "16M"},
       {"--listen", "nonsense", "unix:PATH"},

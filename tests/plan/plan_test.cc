@@ -261,6 +261,58 @@ TEST(Planner, TheResidentSetIsSpreadEvenlyThroughThePass) {
   }
 }
 
+// A prompt's rows cost a pass that generates nothing.
+TEST(Planner, APromptsValuesLieOverTheResidentSet) {
+  const auto model = MakeFakeModel(SmolShape());
+  for (const Granularity granularity : {Granularity::kHead, Granularity::kOp, Granularity::kAuto}) {
+    for (const uint64_t budget : {8 * kMiB, 14 * kMiB, 54 * kMiB}) {
+      PlanOptions options;
+      options.granularity = granularity;
+      options.budget_bytes = budget;
+      options.max_rows = options.step_rows = 12;
+      options.max_logit_rows = 12;
+      const Result<Plan> few = MakePlan(*model, options);
+      options.max_rows = 256;
+      const Result<Plan> many = MakePlan(*model, options);
+      ASSERT_TRUE(few.ok() && many.ok());
+      EXPECT_EQ(many->max_rows, 256U) << budget;
+      EXPECT_EQ(many->step_rows, 12U);
+      EXPECT_EQ(many->pass_bytes, few->pass_bytes);
+      EXPECT_EQ(many->groups.size(), few->groups.size());
+      EXPECT_EQ(many->step_end, few->step_end);
+      EXPECT_GT(many->wide_end, few->wide_end);
+      EXPECT_LE(many->peak_bytes, budget);
+      EXPECT_EQ(ValuesEnd(*model, *many, 12), ValuesEnd(*model, *few, 12));
+      EXPECT_LE(ValuesEnd(*model, *many, 256), many->wide_end);
+      EXPECT_LT(ValuesEnd(*model, *many, 100), ValuesEnd(*model, *many, 200));
+    }
+  }
+}
+
+TEST(Planner, WhereThereIsRoomForAllNothingLiesOverTheResidentSet) {
+  const auto model = MakeFakeModel(SmolShape());
+  PlanOptions options;
+  options.max_rows = 256;
+  options.step_rows = 12;
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->pass_bytes, 0U);
+  EXPECT_EQ(plan->resident_offset, plan->wide_end);
+}
+
+TEST(Planner, APromptsRowsAreFewerBeforeAGroupIsCutForThem) {
+  const auto model = MakeFakeModel(SmolShape());
+  PlanOptions options;
+  options.max_rows = 256;
+  options.step_rows = 12;
+  options.budget_bytes = 3 * kMiB;
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_LT(plan->max_rows, 256U);
+  EXPECT_GT(plan->max_rows, 12U);
+  EXPECT_EQ(plan->groups.size(), 1U);
+}
+
 TEST(Planner, ThePapersMiniatureNeedsHalfOfThePapersEightMegabytes) {
   FakeShape shape;
   shape.n_layers = 6;

@@ -212,6 +212,48 @@ TEST_F(RunnerTest, RefusedDraftsLeaveNothingBehind) {
   }
 }
 
+// Some passes with the few rows of generation, some with the many of a prompt.
+TEST_F(RunnerTest, APromptOverTheResidentSetChangesNothingAndItsWeightsComeBack) {
+  const std::vector<int32_t> tokens = SomeTokens(200);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 1);
+  for (const Granularity granularity : {Granularity::kHead, Granularity::kOp, Granularity::kAuto}) {
+    PlanOptions options = Options(granularity, 1800 * kKiB, 128);
+    options.step_rows = 8;
+    options.max_logit_rows = 8;
+    Open(options);
+    const Plan& plan = *session_.plan;
+    ASSERT_EQ(plan.max_rows, 128U);
+    ASSERT_GT(plan.wide_end, plan.resident_offset);
+    KvSequence sequence = Sequence(tokens);
+    Recorder recorder;
+    std::vector<uint64_t> read;
+    uint32_t at = 0;
+    for (const uint32_t rows : {1U, 1U, 128U, 1U, 1U, 8U, 9U, 40U, 3U, 8U}) {
+      const uint32_t wanted = std::min(rows, 8U);
+      recorder.first_row = at + rows - wanted;
+      const PassItem item = {&sequence, std::span(tokens).subspan(at, rows), wanted, &recorder};
+      const uint64_t before = session_.runner->reader().stats().bytes;
+      const Status status = Pass({&item, 1});
+      ASSERT_TRUE(status.ok()) << status.ToString();
+      read.push_back(session_.runner->reader().stats().bytes - before);
+      at += rows;
+    }
+    ASSERT_EQ(at, tokens.size());
+    ASSERT_TRUE(session_.kv->CloseSequence(sequence).ok());
+    for (const auto& [row, logits] : recorder.rows) {
+      EXPECT_TRUE(logits == expected.at(row)) << GranularityName(granularity) << " " << row;
+    }
+    // A prompt reads what is streamed once, with what gives way to it, and the embedding's rows;
+    // the pass after it brings that back, the next one reads no more than before.
+    const uint64_t over = plan.wide_end - plan.resident_offset + plan.tile_bytes;
+    const uint64_t ahead = plan.ring_bytes;  // thrown away where the order of reading changes
+    EXPECT_LE(read[2], read[1] + over + ahead + 128 * 2 * 4096);
+    EXPECT_LE(read[3], read[1] + over + ahead);
+    EXPECT_LE(read[4], read[1] + plan.span_bytes);
+  }
+}
+
 TEST_F(RunnerTest, ThePlansPeakIsWhatTheArenaMeasuresToTheByte) {
   for (const Granularity granularity : {Granularity::kHead, Granularity::kOp, Granularity::kAuto}) {
     for (const uint64_t budget : {kMiB, 2 * kMiB, UINT64_MAX}) {
