@@ -13,6 +13,7 @@ build_packages=(cmake ninja-build g++ pkg-config libboost1.81-dev libboost-json1
   liburing-dev libpcre2-dev libxxhash-dev libcli11-dev libc-ares-dev zlib1g-dev libgtest-dev
   libgmock-dev libbenchmark-dev python3)
 test_packages=(python3-numpy)
+package_packages=(dpkg-dev file)
 lint_packages=(clang-format clang-tidy)
 
 die() {
