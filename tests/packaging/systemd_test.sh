@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The installed service as systemd sees it, without running it: systemd_test.sh BUILD_DIRECTORY
-# Installs into a temporary root and holds the unit, sysusers and the environment file against it.
+# Installs into a temporary root and holds the unit, sysusers, tmpfiles and the default configuration against it.
 # Exit status 77: systemd's tools are not here.
 set -euo pipefail
 
 build=$1
-for tool in systemd-analyze systemd-sysusers; do
+for tool in systemd-analyze systemd-sysusers systemd-tmpfiles; do
   if ! command -v "$tool" >/dev/null; then
     echo "skipped: no $tool here"
     exit 77
@@ -32,6 +32,7 @@ for name in sysinit basic shutdown multi-user sockets paths timers slices; do
   [ -e "$tree/usr/lib/systemd/system/$name.target" ] ||
     printf '[Unit]\nDescription=%s\n' "$name" >"$tree/usr/lib/systemd/system/$name.target"
 done
+install -D -m 0755 /bin/sh "$tree/bin/sh"
 # One that is not right must be found, or the check says nothing.
 sed 's/^WatchdogSec=.*/WatchdogSex=1/' "$unit" >"$tree/usr/lib/systemd/system/wrong.service"
 said=$(systemd-analyze verify --root="$tree" --man=no wrong.service 2>&1) || true
@@ -63,18 +64,24 @@ mkdir -p "$tree/etc"
 systemd-sysusers --root="$tree" "$tree/usr/lib/sysusers.d/thimble.conf" || fail 'sysusers'
 group=$(sed -n 's/^Group=//p' "$unit")
 grep -q "^$group:" "$tree/etc/group" || fail "sysusers makes no group $group"
+systemd-tmpfiles --root="$tree" --create "$tree/usr/lib/tmpfiles.d/thimble.conf" || fail 'tmpfiles'
+[ "$(stat -c %a "$tree/var/lib/thimble-models")" = 755 ] || fail 'tmpfiles makes no directory for models'
 if [ "$(sed -n 's/^User=//p' "$unit")" = "$group" ]; then
   fail 'a dynamic user beside a static group of the same name: systemd refuses it'
 fi
 
-# Each example in the environment file is one that thimbled takes.
-examples=0
-while read -r line; do
-  read -ra options <<<"${line#*=}"
-  examples=$((examples + 1))
-  "$tree/usr/bin/thimbled" "${options[@]}" --version >/dev/null || fail "example: $line"
-done < <(grep '^#THIMBLED_OPTIONS=' "$tree/usr/share/thimble/thimbled.env")
-[ "$examples" -gt 0 ] || fail 'no examples in thimbled.env'
+# The default configuration: taken as it is, and with every line that shows a default.
+conf=$tree/etc/thimble/thimbled.conf
+said=$("$tree/usr/bin/thimbled" --check-config --config "$conf" 2>&1) || fail "the default configuration: $said"
+sed -n 's/^#\([a-z-]* = .*\)/\1/p' "$conf" | grep -vE ' = (FILE|N|yes\|no)$' >"$root/defaults.conf"
+said=$("$tree/usr/bin/thimbled" --check-config --config "$root/defaults.conf" 2>&1) || fail "its defaults: $said"
+[ "$(grep -c "# $root/defaults.conf:" <<<"$said")" = "$(wc -l <"$root/defaults.conf")" ] ||
+  fail "not every default was read: $said"
+[ "$(wc -l <"$root/defaults.conf")" -gt 8 ] || fail 'hardly any default stands in the configuration'
+# What an operator has changed stays when the programs are installed again.
+echo 'max-active = 2' >"$conf"
+DESTDIR=$tree cmake --install "$build" --prefix /usr >"$root/install.log"
+[ "$(cat "$conf")" = 'max-active = 2' ] || fail 'installing again overwrites the configuration'
 
 model=$tree/usr/share/thimble/models/thimble-stories-q8_0.gguf
 [ "$(head -c 4 "$model")" = GGUF ] || fail 'the built-in model is not installed'
