@@ -12,7 +12,7 @@ build_packages=(cmake ninja-build g++ pkg-config libboost1.81-dev libboost-json1
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc liblmdb-dev libhwy-dev
   liburing-dev libpcre2-dev libxxhash-dev libcli11-dev libc-ares-dev zlib1g-dev libgtest-dev
   libgmock-dev libbenchmark-dev python3)
-test_packages=(python3-numpy)
+test_packages=(python3-numpy python3-grpcio python3-yaml)
 package_packages=(dpkg-dev file)
 lint_packages=(clang-format clang-tidy)
 

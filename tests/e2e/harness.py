@@ -186,7 +186,9 @@ class Daemon:
         self.socket = os.path.join(self.state, "socket")
         self.log_path = os.path.join(self.state, "log")
         command = [test.thimbled, "--model", model, "--state-dir", os.path.join(self.state, "data"),
-                   "--listen", "unix:" + self.socket, *options]
+                   *options]
+        if "--listen" not in options:
+            command += ["--listen", "unix:" + self.socket]
         if "--config" not in options:  # not this machine's own
             command += ["--config", "/dev/null"]
         if "--http" not in options:  # several daemons run at a time, and the port is one
