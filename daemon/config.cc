@@ -78,7 +78,7 @@ OptionSpec Path(std::string name, std::string unit, std::string Config::*field, 
 }
 
 template <typename T>
-OptionSpec Choice(std::string name, std::string choices, T Config::*field,
+OptionSpec Choice(std::string name, const std::string& choices, T Config::*field,
                   Result<T> (*parse)(std::string_view), std::string_view (*show)(T),
                   std::string help) {
   OptionSpec spec;

@@ -78,7 +78,8 @@ std::vector<ConfigLine> ParseConfigText(std::string_view text, const std::string
       }
       problem = line.key + ": stands in line " + std::to_string(same->line) + " already";
     }
-    problems.push_back(file + ":" + std::to_string(number) + ": " + problem);
+    problems.push_back(file + ":" + std::to_string(number) + ": ");
+    problems.back() += problem;
   }
   return lines;
 }
