@@ -78,9 +78,13 @@ Status StartError(const ChildOptions& options, Step step, int error) {
   return ErrnoError(error, "run " + options.arguments.front());
 }
 
-std::string LastLine(std::string text) {
+// The last two lines, as one: a program says what is wrong, and perhaps then where to read on.
+std::string LastLines(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  const size_t end = text.rfind('\n');
+  size_t end = text.rfind('\n');
+  if (end == std::string::npos) return text;
+  text[end] = ' ';
+  end = text.rfind('\n', end);
   return end == std::string::npos ? text : text.substr(end + 1);
 }
 
@@ -164,7 +168,7 @@ Status Child::Finish(std::chrono::seconds limit) {
   }
   if (WEXITSTATUS(status_) != 0) {
     return AbortedError(program + " ended with status " + std::to_string(WEXITSTATUS(status_)) +
-                        ": " + LastLine(Output()));
+                        ": " + LastLines(Output()));
   }
   return {};
 }

@@ -33,7 +33,7 @@ class Child {
   // False once it has ended; then its status has been collected.
   bool Running();
   // Waits for its end, and kills it when the time is over (DEADLINE_EXCEEDED). An error too where
-  // it ended by a signal or with another exit status than 0, with the last line of its output.
+  // it ended by a signal or with another exit status than 0, with the last lines of its output.
   Status Finish(std::chrono::seconds limit);
   // Asks with SIGTERM first.
   Status Stop(std::chrono::seconds limit);

@@ -16,12 +16,11 @@ struct FlashRate {
   unsigned rounds = 0;
 };
 
-// Reads the file from its beginning, 1 MiB at a time, in each of the ways there are: the daemon's
-// own reader with 1, 2, 4 ... reads in flight; plain pread past the page cache, as `dd
-// iflag=direct`; plain pread through it with the kernel's own read-ahead, having dropped what it
-// held, as `dd`. Rounds over all ways are repeated, five at most, until two seconds have passed;
-// one reading ends after 256 MiB or two seconds. Ways that the system refuses are left out. The
-// fastest first.
+// Reads the file round and round, 1 MiB at a time, in each of the ways there are: the daemon's own
+// reader with 2, 4 ... reads in flight; plain pread past the page cache, as `dd iflag=direct`;
+// plain read through it with the kernel's own read-ahead, having dropped what it held, as `dd`. A
+// reading ends after 256 MiB or two seconds; rounds over all ways are repeated, five at most, until
+// two seconds have passed. Ways that the system refuses are left out. The fastest first.
 Result<std::vector<FlashRate>> MeasureFlash(const std::string& path);
 
 }  // namespace thimble

@@ -14,8 +14,6 @@
 namespace thimble {
 namespace {
 
-constexpr std::chrono::seconds kLongest{300};
-
 // Model, prompt file, tokens, context, "small" or "default". Prints what llama-completion prints.
 constexpr const char* kPythonDriver = R"PY(
 import sys, time
@@ -159,7 +157,7 @@ Result<BenchSample> RunPeer(const PeerVariant& variant, const PeerOptions& optio
   child_options.cpu = options.cpu;
   child_options.output = options.directory + "/log";
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<Child> child, Child::Start(child_options));
-  THIMBLE_RETURN_IF_ERROR(child->Finish(kLongest));
+  THIMBLE_RETURN_IF_ERROR(child->Finish(options.longest));
   return ParseLlamaTimings(child->Output());
 }
 

@@ -3,6 +3,7 @@
 // PyPI's llama-cpp-python. Called by: bench.cc. Memory: its output.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -21,6 +22,7 @@ struct PeerOptions {
   std::string directory;  // for the prompt and its output; must exist
   std::vector<std::string> procs_files;
   int cpu = -1;
+  std::chrono::seconds longest{120};  // then it is killed
 };
 
 // One way of starting it.
@@ -31,11 +33,11 @@ struct PeerVariant {
   bool small = false;  // weights as they are in the file, small batches: best where memory is short
 };
 
-// What is there, both variants of it. NOT_FOUND with what was looked for.
+// What is there, both variants of it, the small one first. NOT_FOUND with what was looked for.
 Result<std::vector<PeerVariant>> FindLlamaCpp();
 
 // One cold process: its own figures of prompt and generation. An error where it does not come to
-// its end in five minutes or is killed.
+// its end in time or is killed.
 Result<BenchSample> RunPeer(const PeerVariant& variant, const PeerOptions& options);
 
 // The speeds from llama.cpp's "prompt eval time = ... tokens per second" and "eval time = ..."

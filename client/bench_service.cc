@@ -15,7 +15,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kReadyWithin{120};
+constexpr std::chrono::seconds kReadyWithin{60};
 constexpr std::chrono::seconds kStopWithin{20};
 
 double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
@@ -132,7 +132,7 @@ void FillPerToken(const Snapshot& before, const Snapshot& after, BenchSample& sa
 
 Result<std::unique_ptr<BenchService>> BenchService::Start(const BenchServiceOptions& options) {
   std::unique_ptr<BenchService> service(new BenchService(options));
-  service->address_ = "unix:" + options.directory + "/socket";
+  service->address_ = "unix:" + options.socket;
   ChildOptions child;
   child.arguments = {options.thimbled,
                      "--model",
@@ -171,7 +171,7 @@ Result<std::unique_ptr<BenchService>> BenchService::Start(const BenchServiceOpti
       return died.ok() ? AbortedError("thimbled ended while it started") : died;
     }
     if (Clock::now() - begin > kReadyWithin) {
-      return DeadlineExceededError("thimbled was not ready after 120 s");
+      return DeadlineExceededError("thimbled was not ready after 60 s");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }

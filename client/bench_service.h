@@ -23,14 +23,15 @@ struct BenchServiceOptions {
   uint32_t context_tokens = 0;
   uint32_t requests = 1;             // at once
   std::vector<std::string> options;  // further ones, as typed
-  std::string directory;             // for the socket, the log and the state; must exist
+  std::string directory;             // for the log and the state; must exist
+  std::string socket;                // a path of at most 107 bytes
   std::vector<std::string> procs_files;
   int cpu = -1;
 };
 
 class BenchService {
  public:
-  // Returns when the daemon is ready. An error has the last line of its log.
+  // Returns when the daemon is ready. An error has the last lines of its log.
   static Result<std::unique_ptr<BenchService>> Start(const BenchServiceOptions& options);
 
   // One run: `requests` generations at once of `tokens` tokens each, after different prompts of
