@@ -72,7 +72,8 @@ std::string Line(double x1, double y1, double x2, double y2, const char* colour,
       x1, y1, x2, y2, colour, opacity);
 }
 
-// Curves of one engine; a ceiling that killed it has no point.
+// Curves of one engine; at a ceiling that killed it there is a cross on the axis instead of a
+// point.
 std::map<std::string, std::vector<const BenchRow*>> ByEngine(const BenchReport& report) {
   std::map<std::string, std::vector<const BenchRow*>> engines;
   for (const BenchRow& row : report.rows) {
@@ -167,8 +168,14 @@ std::string DrawEngine(const std::vector<const BenchRow*>& rows, const Axes& axe
   std::string points;
   for (const BenchRow* row : rows) {
     const Spread speed = row->generation();
-    if (speed.median <= 0) continue;
     const double x = axes.x.At(static_cast<double>(row->ceiling_bytes));
+    if (speed.median <= 0) {
+      const std::string why = Escape(row->failure);
+      svg += Format("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"%s\">", x,
+                    kHeight - kBottom - 6, colour) +
+             "\u00d7<title>" + why + "</title></text>\n";
+      continue;
+    }
     const double y = axes.y.At(speed.median);
     points += Format("%.1f,%.1f ", x, y);
     svg += Line(x, axes.y.At(speed.low), x, axes.y.At(speed.high), colour, 1);
