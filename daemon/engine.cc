@@ -5,6 +5,7 @@
 
 #include "daemon/ceiling/budget.h"
 #include "daemon/log.h"
+#include "storage/cache_need.h"
 
 namespace thimble {
 namespace {
@@ -12,9 +13,15 @@ namespace {
 // A 32-bit process has 3 GiB of addresses for everything: each map stays under 1 GiB.
 constexpr uint64_t kLargestMap = sizeof(void*) == 4 ? 960 * kMiB : UINT64_MAX;
 
-// Of the cache's file, what full KV blocks may take: the rest is for the vocabulary index, the
-// stage outputs, the tails, and LMDB's own free pages.
-constexpr uint64_t KvQuota(uint64_t cache_bytes) { return cache_bytes / 4 * 3; }
+// What the passes of a plan leave in the stage store, at most: every value of every row.
+uint64_t StageOutputBytes(const Model& model, const Plan& plan) {
+  const uint64_t heads = uint64_t{model.n_heads} * model.head_dim;
+  const uint64_t kv_heads = uint64_t{model.n_kv_heads} * model.head_dim;
+  const uint64_t floats = 2 * uint64_t{model.hidden_size} + 2 * heads + kv_heads;
+  // Where any token may be drawn, the logits too.
+  const uint64_t logits = uint64_t{plan.max_logit_rows} * model.vocab_size;
+  return (plan.max_rows * floats + logits) * sizeof(float);
+}
 
 }  // namespace
 
@@ -155,9 +162,27 @@ Status Engine::OpenScheduler(const Config& config) {
         .Add("asked", config.max_active)
         .Add("why", "the plan's passes have no more rows within the budget");
   }
+  THIMBLE_RETURN_IF_ERROR(CheckCacheSize(config));
   THIMBLE_ASSIGN_OR_RETURN(scheduler_, Scheduler::Open(options, *model_, *tokenizer_, *runner_,
                                                        *kv_, *store_, *journal_));
   return {};
+}
+
+Status Engine::CheckCacheSize(const Config& config) const {
+  const uint64_t given = std::min(config.cache_bytes, kLargestMap);
+  CacheNeed need;
+  need.shape = kv_->shape();
+  need.sequences = max_active_;
+  need.context_tokens = context_tokens_;
+  need.vocab_size = model_->vocab_size;
+  need.stage_output_bytes = StageOutputBytes(*model_, plan_);
+  const uint64_t needed = CacheBytesNeeded(need);
+  if (given >= needed) return {};
+  return InvalidArgumentError("--cache-size " + FormatBytes(given) + ": " +
+                              std::to_string(max_active_) + " requests (--max-active) of " +
+                              std::to_string(context_tokens_) + " tokens (--context) need " +
+                              std::to_string(needed / kMiB) +
+                              "M for their keys and values; give that, or lower one of the others");
 }
 
 DaemonStatus Engine::Describe() const {

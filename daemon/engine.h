@@ -58,6 +58,7 @@ class Engine final : public StatusSource {
   Status MakePlanFor(const Config& config);
   Status OpenRunner(const Config& config);
   Status OpenScheduler(const Config& config);
+  Status CheckCacheSize(const Config& config) const;
 
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   uint32_t context_tokens_ = 0;

@@ -264,13 +264,13 @@ Result<std::vector<KvBlockName>> KvBlockIndex::Oldest(
   return names;
 }
 
-uint64_t KvBlockIndex::BlockFileBytes() const {
+uint64_t KvBlockFileBytes(const KvShape& shape) {
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   // Values of more than half a page are on pages of their own, behind a 16-byte header.
-  const uint64_t value = shape_.BlockHalves() * sizeof(uint16_t);
+  const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
   const uint64_t node = kNameBytes + 2 + 8 + 2;  // key, node header, its slot
   const uint64_t pages = value + node > page / 2 ? AlignUp(value + 16, page) + 8 : value;
-  return shape_.n_layers * (pages + node) + sizeof(BlockRecord);
+  return shape.n_layers * (pages + node) + sizeof(BlockRecord);
 }
 
 }  // namespace thimble

@@ -33,6 +33,9 @@ struct KvShape {
   [[nodiscard]] size_t BlockHalves() const { return RowHalves() * kKvBlockTokens; }
 };
 
+// Bytes of LMDB's file that one block of this shape takes, page rounding included.
+uint64_t KvBlockFileBytes(const KvShape& shape);
+
 using KvBlockName = std::array<uint8_t, 16>;
 using KvBlockTokens = std::span<const int32_t, kKvBlockTokens>;
 
@@ -85,8 +88,7 @@ class KvBlockIndex {
   [[nodiscard]] Result<std::vector<KvBlockName>> Oldest(
       const LmdbTxn& txn, size_t n, const std::function<bool(const KvBlockName&)>& in_use) const;
 
-  // Bytes of the file that one block of this shape takes, page rounding included.
-  [[nodiscard]] uint64_t BlockFileBytes() const;
+  [[nodiscard]] uint64_t BlockFileBytes() const { return KvBlockFileBytes(shape_); }
   [[nodiscard]] uint64_t blocks() const { return blocks_; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
 

@@ -152,6 +152,7 @@ class KvCache {
                        std::span<const int32_t> tokens, const uint16_t* rows);
   Status ReturnToTail(const KvSequence& sequence, uint32_t n_tokens);
   Status RecordBlocks(const KvSequence& sequence, std::span<const int32_t> tokens);
+  void MakeRoomOnDisk(uint64_t wanted);
   Status MakeRoomInQuota(uint64_t wanted);
   Status RemoveTail(uint64_t sequence, uint32_t n_tokens);
   void MarkPending(const KvSequence& sequence, std::span<const int32_t> tokens);

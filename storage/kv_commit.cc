@@ -16,6 +16,8 @@ namespace {
 
 // Blocks given up at once where the map is full or the quota reached.
 constexpr uint32_t kEvictAtOnce = 4;
+// Of the disk, left to others: with less than this free the cache does not grow.
+constexpr uint64_t kFreeDiskBytes = 16 * kMiB;
 // Tries of one write on a full map, with blocks evicted in between: free pages may lie apart where
 // a run of them is needed.
 constexpr int kMaxAttempts = 5;
@@ -84,7 +86,16 @@ Status KvCache::RecordBlocks(const KvSequence& sequence, std::span<const int32_t
   return {};
 }
 
+// Where the disk is nearly full, blocks go before others come, so that the file need not grow; a
+// cache whose blocks are all in use grows all the same, until a write fails.
+void KvCache::MakeRoomOnDisk(uint64_t wanted) {
+  if (env_.FreeDiskBytes() >= kFreeDiskBytes) return;
+  const uint64_t n = (wanted - 1) / index_->BlockFileBytes() + 1;
+  (void)Evict(static_cast<uint32_t>(std::min<uint64_t>(n, kEvictAtOnce)));
+}
+
 Status KvCache::MakeRoomInQuota(uint64_t wanted) {
+  MakeRoomOnDisk(wanted);
   while (index_->bytes() + wanted > quota_bytes_) {
     const uint64_t excess = index_->bytes() + wanted - quota_bytes_;
     const uint64_t n = (excess - 1) / index_->BlockFileBytes() + 1;

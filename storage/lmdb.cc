@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -159,6 +160,7 @@ Result<std::unique_ptr<LmdbEnv>> LmdbEnv::Open(const std::string& path,
   if (code == 0) code = mdb_env_open(handle, path.c_str(), flags, 0600);
   if (code != 0) return LmdbError(code, "open", path);
   THIMBLE_RETURN_IF_ERROR(CoverLastPage(handle, path));
+  env->Reserve(options.reserve_bytes);
   return env;
 }
 
@@ -223,6 +225,20 @@ Status LmdbEnv::Remove(const std::function<Status(LmdbTxn&)>& body) {
   code = mdb_env_set_mapsize(env_, static_cast<size_t>(map_bytes_));
   if (status.ok() && code != 0) return LmdbError(code, "restore the map of", path_);
   return status;
+}
+
+// The length stays what LMDB has written: it reads through a map.
+void LmdbEnv::Reserve(uint64_t bytes) const {
+  int fd = -1;
+  if (bytes == 0 || mdb_env_get_fd(env_, &fd) != 0) return;
+  (void)::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+}
+
+uint64_t LmdbEnv::FreeDiskBytes() const {
+  struct statvfs disk {};
+  if (::statvfs(path_.c_str(), &disk) != 0) return UINT64_MAX;
+  uint64_t bytes = 0;
+  return CheckedMul(uint64_t{disk.f_bavail}, uint64_t{disk.f_frsize}, &bytes) ? bytes : UINT64_MAX;
 }
 
 Status LmdbEnv::Sync() {

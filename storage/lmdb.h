@@ -29,6 +29,10 @@ struct LmdbOptions {
   uint64_t map_bytes = 0;    // the most the file may grow to; rounded up to a page
   bool sync_commits = true;  // false: MDB_NOSYNC, for what can be computed again
   unsigned max_databases = 16;
+  // Of the disk, kept for the file from its beginning, whether it has grown so far or not: writes
+  // within it find room on a full disk. Where the file system has none to give, or cannot promise,
+  // the environment opens all the same.
+  uint64_t reserve_bytes = 0;
 };
 
 class LmdbTxn;
@@ -58,6 +62,9 @@ class LmdbEnv {
   // may use what was freed (pages freed by one transaction serve from the next but one).
   Status Remove(const std::function<Status(LmdbTxn&)>& body);
 
+  // Bytes that the file system still has for this user; UINT64_MAX where it does not say.
+  [[nodiscard]] uint64_t FreeDiskBytes() const;
+
   // Flushes what commits without sync have left to the kernel.
   Status Sync();
   // Sync, then lets the kernel drop the file's pages, mapped ones too. No transaction may be open.
@@ -75,6 +82,7 @@ class LmdbEnv {
   friend class LmdbTxn;
   LmdbEnv(MDB_env* env, int lock_fd, std::string path, uint64_t map_bytes);
   Status CommitError(int code);
+  void Reserve(uint64_t bytes) const;
   Status Error(int code, std::string_view operation);  // LmdbError, noting starvation
   Status AttemptRemoval(const std::function<Status(LmdbTxn&)>& body);
   MDB_env* env_;

@@ -79,7 +79,8 @@ std::string Distrust(std::string_view mark, std::string_view boot_id) {
 Result<StateDir> StateDir::Open(const std::string& path, const StateDirOptions& options) {
   StateDir state;
   const std::string journal_path = path + "/journal";
-  auto journal = LmdbEnv::Open(journal_path, {.map_bytes = options.journal_bytes});
+  auto journal = LmdbEnv::Open(journal_path, {.map_bytes = options.journal_bytes,
+                                              .reserve_bytes = options.journal_reserve_bytes});
   if (!journal.ok()) {
     if (journal.status().code() != StatusCode::kDataLoss) return journal.status();
     return DataLossError(journal.status().message() +

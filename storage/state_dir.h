@@ -19,7 +19,10 @@ namespace thimble {
 
 struct StateDirOptions {
   uint64_t journal_bytes = uint64_t{64} << 20;  // most the journal's file may grow to
-  uint64_t cache_bytes = uint64_t{1} << 30;     // most the cache's file may grow to
+  // Of the disk, kept for the journal: what is accepted can be recorded on a full disk. Room for
+  // some hundred requests with their tokens.
+  uint64_t journal_reserve_bytes = uint64_t{4} << 20;
+  uint64_t cache_bytes = uint64_t{1} << 30;  // most the cache's file may grow to
   std::string boot_id_path = "/proc/sys/kernel/random/boot_id";
 };
 

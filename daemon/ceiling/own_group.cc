@@ -21,20 +21,33 @@ Status Refused(int error, const std::string& operation) {
   return FailedPreconditionError(operation + ": " + std::generic_category().message(error));
 }
 
+// The process whose group `name` is, "thimble-PID" or "thimble-PID-others"; 0: not such a name.
+pid_t OwnerOf(std::string_view name) {
+  if (!name.starts_with(kPrefix)) return 0;
+  name.remove_prefix(kPrefix.size());
+  if (name.ends_with(kOthersSuffix)) name.remove_suffix(kOthersSuffix.size());
+  pid_t pid = 0;
+  const auto [end, code] = std::from_chars(name.data(), name.data() + name.size(), pid);
+  return code == std::errc{} && end == name.data() + name.size() && pid > 0 ? pid : 0;
+}
+
+// Gone, or this process, which has the number of one that is gone.
+bool IsGone(pid_t pid) { return pid == ::getpid() || (::kill(pid, 0) != 0 && errno == ESRCH); }
+
+// Whether `directory` is where a daemon that was killed had put the others of its group aside.
+bool IsLeftAside(std::string_view directory) {
+  const std::string_view name = directory.substr(directory.rfind('/') + 1);
+  const pid_t owner = OwnerOf(name);
+  return name.ends_with(kOthersSuffix) && owner != 0 && IsGone(owner);
+}
+
 // What processes that died without leaving (killed, out of memory) left behind. rmdir refuses
 // groups that are in use.
 void RemoveLeftovers(CgroupFs& fs, const std::string& parent) {
   for (const std::string& name : fs.Children(parent)) {
-    std::string_view number = name;
-    if (!number.starts_with(kPrefix)) continue;
-    number.remove_prefix(kPrefix.size());
-    if (number.ends_with(kOthersSuffix)) number.remove_suffix(kOthersSuffix.size());
-    pid_t pid = 0;
-    const auto [end, code] = std::from_chars(number.data(), number.data() + number.size(), pid);
-    if (code != std::errc{} || end != number.data() + number.size() || pid <= 0) continue;
-    const bool dead = ::kill(pid, 0) != 0 && errno == ESRCH;
-    if (dead || pid == ::getpid())
-      (void)fs.RemoveDirectory(std::string(parent).append("/").append(name));
+    const pid_t owner = OwnerOf(name);
+    if (owner == 0 || !IsGone(owner)) continue;
+    (void)fs.RemoveDirectory(std::string(parent).append("/").append(name));
   }
 }
 
@@ -59,8 +72,14 @@ Result<std::unique_ptr<OwnGroup>> OwnGroup::Make(CgroupFs& fs, const MemoryGroup
     return FailedPreconditionError(
         "the memory controller is not given to this process's group, only to " + parent.directory);
   }
-  RemoveLeftovers(fs, parent.directory);
-  std::unique_ptr<OwnGroup> group(new OwnGroup(fs, parent));
+  MemoryGroup beneath = parent;
+  // Whoever starts the daemon again after it was killed is still where it was put aside, and so is
+  // the daemon: its group is made beside that one, not in it, however often this happens.
+  const bool aside = parent.version == 2 && IsLeftAside(parent.directory);
+  if (aside) beneath.directory.resize(parent.directory.rfind('/'));
+  RemoveLeftovers(fs, beneath.directory);
+  std::unique_ptr<OwnGroup> group(new OwnGroup(fs, beneath));
+  if (aside) group->TakeOver(parent.directory);
   if (const int error = fs.MakeDirectory(group->directory_); error != 0) {
     return Refused(error, "mkdir " + group->directory_);
   }
@@ -68,6 +87,12 @@ Result<std::unique_ptr<OwnGroup>> OwnGroup::Make(CgroupFs& fs, const MemoryGroup
   THIMBLE_RETURN_IF_ERROR(parent.version == 1 ? group->MakeV1(limit_bytes)
                                               : group->MakeV2(limit_bytes));
   return group;
+}
+
+void OwnGroup::TakeOver(const std::string& others) {
+  others_ = others;
+  others_made_ = true;
+  enabled_memory_ = true;
 }
 
 Status OwnGroup::MakeV1(uint64_t limit_bytes) {

@@ -36,6 +36,8 @@ class OwnGroup {
 
  private:
   OwnGroup(CgroupFs& fs, const MemoryGroup& parent);
+  // What a killed daemon has set up is put back by this one's end: the others and the controller.
+  void TakeOver(const std::string& others);
   Status MakeV1(uint64_t limit_bytes);
   Status MakeV2(uint64_t limit_bytes);
   Status EnableMemory();
@@ -48,7 +50,7 @@ class OwnGroup {
   const pid_t pid_;
   const std::string parent_;
   const std::string directory_;
-  const std::string others_;  // v2: where other processes of the parent are put
+  std::string others_;  // v2: where other processes of the parent are put
   bool made_ = false;
   bool others_made_ = false;
   bool enabled_memory_ = false;  // in the parent's cgroup.subtree_control, by us

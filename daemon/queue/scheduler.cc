@@ -168,16 +168,18 @@ bool SchedulerImpl::HasWork() const {
   if (!suspended_.empty()) return false;
   if (!in_pass_.empty()) return true;
   bool queued = false;
+  bool stalled = false;
   uint32_t active = 0;
   for (const auto& request : requests_) {
     const bool tells = request->state == State::kActive || request->state == State::kEnded;
     if (tells && request->sink_is_behind() && request->sink->CanAccept()) return true;
     if (request->state == State::kEnded && !request->sink_is_behind()) return true;
     if (request->runnable()) return true;
-    queued = queued || request->state == State::kQueued;
+    queued = queued || request->startable();
+    stalled = stalled || Stalled(*request);
     active += request->state == State::kActive ? 1 : 0;
   }
-  return queued && active < options_.max_active;
+  return queued && (stalled || active < options_.max_active);
 }
 
 Status SchedulerImpl::Step() {
@@ -220,10 +222,14 @@ void SchedulerImpl::Activate(LiveRequest& request) {
   request.sampler.emplace(request.options.sampling, vocab_size_, request.slot, &store_,
                           options_.draft_tokens);
   request.row_tokens.reserve(1 + request.sampler->max_drafts());
-  request.started_at = options_.clock();
-  totals_.queue_seconds.Observe(request.started_at - request.accepted_at);
-  request.cached = std::min(request.sequence.n_tokens, request.n_prompt);
-  if (request.sink != nullptr) {
+  request.activated_at = options_.clock();
+  if (request.started_at < 0) {
+    request.started_at = request.activated_at;
+    totals_.queue_seconds.Observe(request.started_at - request.accepted_at);
+    request.cached = std::min(request.sequence.n_tokens, request.n_prompt);
+  }
+  if (request.sink != nullptr && !request.told_started) {
+    request.told_started = true;
     request.sink->OnStarted(request.n_prompt, request.cached);
   }
 }

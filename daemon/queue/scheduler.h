@@ -7,12 +7,13 @@
 // where only the last eighth of the places is left. Clients take turns (fair_order.h). Every pass
 // carries one row for each active request that generates, and what room is left goes to the prompt
 // of the request whose turn it is, at most prompt_chunk rows. A request whose sink is full is left
-// out until it has room. A pass that fails is tried again with one request at a time: only what
-// fails alone has failed. The end of a request: its tokens are journaled, then told. What is kept
-// of a named one is its result; a cancelled request, an unnamed one, and one whose error was told,
-// are forgotten. Called by: the gRPC service, the event loop (Step). Memory: 4 bytes a token of the
-// prompts of queued requests; of an active one its sampler (1 to 18.5 KiB) and about 20 bytes a
-// token of its context.
+// out until it has room; after two seconds it gives its slot to one that waits, and takes its turn
+// when its client reads again. A pass that fails is tried again with one request at a time: only
+// what fails alone has failed. The end of a request: its tokens are journaled, then told. What is
+// kept of a named one is its result; a cancelled request, an unnamed one, and one whose error was
+// told, are forgotten. Called by: the gRPC service, the event loop (Step). Memory: 4 bytes a token
+// of the prompts of queued requests; of an active one its sampler (1 to 18.5 KiB) and about 20
+// bytes a token of its context.
 #pragma once
 
 #include <cstdint>

@@ -107,6 +107,7 @@ void SchedulerImpl::TellDone(LiveRequest& request) {
 
 void SchedulerImpl::Detach(LiveRequest& request) {
   request.sink = nullptr;
+  request.told_started = false;
   request.told = 0;
   request.text = TextStream(request.options.stop);
 }

@@ -23,6 +23,7 @@ namespace thimble {
 // A request in memory.
 //
 //   kQueued -> kActive -> kEnded (only while its sink is behind) -> kGone (until the call returns)
+//      ^----------' its client does not read, and another request waits for the slot
 struct LiveRequest {
   enum class State { kQueued, kActive, kEnded, kGone };
 
@@ -35,9 +36,14 @@ struct LiveRequest {
     return static_cast<uint32_t>(log_probabilities.size());
   }
   [[nodiscard]] bool sink_is_behind() const { return sink != nullptr && told < generated(); }
+  [[nodiscard]] bool sink_is_full() const { return sink != nullptr && !sink->CanAccept(); }
   // Whether a pass may compute something for it.
   [[nodiscard]] bool runnable() const {
-    return state == State::kActive && (sink == nullptr || (!sink_is_behind() && sink->CanAccept()));
+    return state == State::kActive && !sink_is_behind() && !sink_is_full();
+  }
+  // Whether it may have a slot. One that gave its slot up waits until its client reads again.
+  [[nodiscard]] bool startable() const {
+    return state == State::kQueued && !(told_started && sink_is_full());
   }
 
   const uint64_t number;
@@ -52,6 +58,7 @@ struct LiveRequest {
   uint64_t client = 0;
   RequestSink* sink = nullptr;
   uint32_t told_position = 0;
+  bool told_started = false;
   TextStream text;    // of the tokens it has been told
   uint32_t told = 0;  // tokens
 
@@ -65,6 +72,7 @@ struct LiveRequest {
 
   double accepted_at = 0;
   double started_at = -1;
+  double activated_at = -1;  // later than started_at where it gave its slot up in between
   double first_token_at = -1;
   double last_token_at = -1;
   RequestResult result;  // kEnded
@@ -110,6 +118,10 @@ class SchedulerImpl final : public Scheduler {
   const std::vector<double>& Waits();
   [[nodiscard]] Status CheckRoom(uint64_t client) const;
   void Admit();
+  // Whether it holds its slot for nothing: its client has not read for a while.
+  [[nodiscard]] bool Stalled(const LiveRequest& request) const;
+  // Frees a slot held for nothing; false where there is none.
+  bool GiveUpASlot();
   // To those for whom it has changed.
   void TellQueuePositions();
 

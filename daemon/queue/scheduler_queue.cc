@@ -10,6 +10,8 @@ namespace {
 // Of the queue's places, kept for clients that have no request waiting: without it one client that
 // fills the queue would shut out all others.
 constexpr uint32_t kNewcomersShare = 8;
+// A request whose client has taken nothing for so long gives its slot to one that waits for it.
+constexpr double kStallSeconds = 2;
 // The hint to a refused client, where it is too small to be of use or nothing has been measured.
 constexpr double kLeastRetrySeconds = 0.1;
 constexpr double kUnknownRetrySeconds = 1;
@@ -22,7 +24,7 @@ const std::vector<LiveRequest*>& SchedulerImpl::QueueOrder() {
   active_work_.clear();
   for (const auto& request : requests_) {
     const bool active = request->state == State::kActive;
-    if (!active && request->state != State::kQueued) continue;
+    if (!active && !request->startable()) continue;
     entries_.push_back({request->number, request->client, active});
     entry_requests_.push_back(request.get());
     if (active) active_work_.push_back(WorkLeft(*request));
@@ -65,9 +67,14 @@ Status SchedulerImpl::CheckRoom(uint64_t client) const {
 void SchedulerImpl::Admit() {
   uint32_t active = Count(State::kActive);
   bool moved = false;
-  while (active < options_.max_active) {
+  while (true) {
     const std::vector<LiveRequest*>& order = QueueOrder();
     if (order.empty()) break;
+    if (active >= options_.max_active) {
+      if (!GiveUpASlot()) break;
+      --active;
+      continue;
+    }
     LiveRequest& next = *order.front();
     fair_.Started(next.client);
     Activate(next);
@@ -75,6 +82,23 @@ void SchedulerImpl::Admit() {
     moved = true;
   }
   if (moved) TellQueuePositions();
+}
+
+bool SchedulerImpl::Stalled(const LiveRequest& request) const {
+  if (request.state != State::kActive || !request.sink_is_full()) return false;
+  return options_.clock() - std::max(request.activated_at, request.last_token_at) >= kStallSeconds;
+}
+
+// It goes on where it was when its client reads again: its tokens are known, and their keys and
+// values in the cache, the last block's aside.
+bool SchedulerImpl::GiveUpASlot() {
+  for (const auto& request : requests_) {
+    if (!Stalled(*request)) continue;
+    Release(*request);
+    request->state = State::kQueued;
+    return true;
+  }
+  return false;
 }
 
 const std::vector<double>& SchedulerImpl::Waits() {
@@ -89,7 +113,8 @@ void SchedulerImpl::TellQueuePositions() {
   for (size_t i = 0; i < order_.size(); ++i) {
     LiveRequest& request = *order_[i];
     const auto position = static_cast<uint32_t>(i + 1);
-    if (request.sink == nullptr || request.told_position == position) continue;
+    if (request.sink == nullptr || request.told_started) continue;
+    if (request.told_position == position) continue;
     request.told_position = position;
     request.sink->OnQueued(position, waits[i]);
   }

@@ -95,6 +95,7 @@ Result<uint64_t> SchedulerImpl::Attach(uint64_t number, const GenerationRequest&
   if (live->state == State::kQueued) {
     TellQueuePositions();
   } else {
+    live->told_started = true;
     sink->OnStarted(live->n_prompt, live->cached);
   }
   return number;

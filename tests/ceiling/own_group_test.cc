@@ -170,6 +170,51 @@ TEST(OwnGroup, OnV2OtherProcessesAreMovedAsideWithoutALimitAndBroughtBack) {
   EXPECT_EQ(fs.groups_.size(), 2U);
 }
 
+TEST(OwnGroup, OnV2AKilledDaemonsSuccessorIsBesideItsGroupNotInIt) {
+  FakeCgroup2 fs;
+  fs.groups_[kUnit].procs.insert(100);  // the supervisor
+  for (int crash = 0; crash < 5; ++crash) {
+    const pid_t daemon = ::fork();
+    if (daemon == 0) ::_exit(0);
+    ASSERT_EQ(::waitpid(daemon, nullptr, 0), daemon);
+    // What the kill of `daemon` leaves: its group empty, the supervisor aside, this process beside
+    // the supervisor that has started it.
+    const std::string left = kUnit + "/thimble-" + std::to_string(daemon);
+    fs.groups_[left];
+    fs.groups_[left + "-others"].procs = {100, ::getpid()};
+    fs.groups_[kUnit].procs.clear();
+    fs.groups_[kUnit].subtree = true;
+    MemoryGroup aside = Unit();
+    aside.directory = left + "-others";
+    const auto own = OwnGroup::Make(fs, aside, 32 * kMiB);
+    ASSERT_TRUE(own.ok()) << own.status().ToString();
+    EXPECT_EQ((*own)->directory(), OwnDirectory());
+    EXPECT_EQ(fs.groups_.at(OwnDirectory()).settings.at("memory.max"), "33554432");
+    EXPECT_THAT(fs.groups_.at(left + "-others").procs, ElementsAre(100));
+    EXPECT_FALSE(fs.groups_.contains(left));
+  }
+  // An orderly end leaves nothing of it.
+  EXPECT_EQ(fs.groups_.at(kUnit).procs, (std::set<pid_t>{100, ::getpid()}));
+  EXPECT_FALSE(fs.groups_.at(kUnit).subtree);
+  EXPECT_EQ(fs.groups_.size(), 2U);
+}
+
+TEST(OwnGroup, OnV2BesideALivingDaemonItIsMadeWhereItWasStarted) {
+  FakeCgroup2 fs;
+  const std::string aside = kUnit + "/thimble-1-others";  // process 1 lives
+  fs.groups_[aside].procs = {::getpid()};
+  fs.groups_[kUnit].procs.clear();
+  fs.groups_[kUnit].subtree = true;
+  MemoryGroup group = Unit();
+  group.directory = aside;
+  {
+    const auto own = OwnGroup::Make(fs, group, 32 * kMiB);
+    ASSERT_TRUE(own.ok()) << own.status().ToString();
+    EXPECT_TRUE((*own)->directory().starts_with(aside + "/thimble-"));
+  }
+  EXPECT_TRUE(fs.groups_.at(kUnit).subtree) << "the other one's";
+}
+
 TEST(OwnGroup, OnV2ARefusalLeavesEverythingAsItWas) {
   for (const int error : {EACCES, ENOENT, EROFS}) {
     FakeCgroup2 fs;

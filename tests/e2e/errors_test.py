@@ -118,17 +118,21 @@ def a_request_id_names_one_request(test):
     daemon.stop()
 
 
-def a_full_cache_fails_the_request_alone(test):
-    # 24 layers of 512 bytes of keys and values a token: 2400 tokens are more than the cache's 16 MiB.
+def a_cache_too_small_for_its_requests_says_what_would_do(test):
+    # 24 layers of 512 bytes of keys and values a token: 4 requests of 512 tokens take 30 MiB.
     model = os.path.join(test.scratch, "deep.gguf")
     make_model.make_llama(model, "F16", seed=51, width=128, heads=4, kv_heads=4, ffn=128, layers=24,
                           context=4096)
-    daemon = test.daemon(model=model, options=[*FREE, "--context", "4096", "--cache-size", "16M"]).ready()
-    full = daemon.generate("the house " * 400, "--max-tokens", 4, "--ignore-eos", seconds=300)
-    assert full.status > 0, "2400 tokens do not fit a cache of 16 MiB"
-    assert "RESOURCE_EXHAUSTED" in full.errors.upper(), full.errors
-    said = daemon.generate("the house", "--max-tokens", 8, "--ignore-eos").require()
-    assert len(said.ids) == 8, "the daemon goes on"
+    options = [*FREE, "--model", model, "--context", "512"]
+    message = daemon_refuses(test, *options, "--cache-size", "16M")
+    assert "--cache-size 16" in message and "4 requests" in message and "512 tokens" in message, message
+    enough = re.search(r"need (\d+M)", message).group(1)
+    daemon = test.daemon(model=model, options=[*FREE, "--context", "512", "--cache-size", enough]).ready()
+    # As many as may be active, each of another long prompt.
+    clients = [daemon.start_generate(f"{word} the house " * 60, "--max-tokens", 4, "--ignore-eos")
+               for word in ("near", "in", "on", "by")]
+    for client in clients:
+        client.finish(300).require()
     daemon.stop()
 
 
@@ -155,6 +159,41 @@ def a_full_disk_fails_the_request_alone(test):
         subprocess.run(["umount", state], stdin=subprocess.DEVNULL, check=False)
 
 
+def a_disk_that_fills_up_fails_requests_until_there_is_room(test):
+    state = os.path.join(test.scratch, "filling-disk")
+    os.mkdir(state)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "thimble-e2e", state],
+                             stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if mounted.returncode != 0:
+        raise harness.Skip("no file system can be mounted here")
+    try:
+        daemon = test.daemon(state=state, options=FREE).ready()
+        daemon.generate("Once", "--max-tokens", 4).require()
+        filler = os.path.join(state, "filler")
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while file.write(b"x" * 65536) == 65536:
+                    pass
+            except OSError:
+                pass
+        ended = [daemon.generate(f"{word} upon a time " * 20, "--max-tokens", 60, "--ignore-eos",
+                                 "--request-id", word) for word in ("once", "twice", "thrice")]
+        for said in ended:
+            assert said.status == 0 or re.search("RESOURCE_EXHAUSTED|No space left", said.errors,
+                                                 re.IGNORECASE), said.errors
+            assert said.status == 0 or "journal" not in said.errors, "the journal's place is kept: " + said.errors
+        assert daemon.alive() and daemon.status(), "the daemon goes on"
+        os.remove(filler)
+        for word in ("once", "twice", "thrice", "again"):
+            said = daemon.generate(f"{word} upon a time " * 20, "--max-tokens", 60, "--ignore-eos")
+            assert len(said.require().ids) == 60, "there is room again"
+        daemon.stop()
+    finally:
+        for daemon in test.daemons:
+            daemon.kill()
+        subprocess.run(["umount", state], stdin=subprocess.DEVNULL, check=False)
+
+
 def a_model_file_that_shrinks_is_an_error_not_a_crash(test):
     model = os.path.join(test.scratch, "shrinks.gguf")
     make_model.make_llama(model, "Q8_0", seed=52, width=512, ffn=1536, layers=12)
@@ -174,5 +213,6 @@ if __name__ == "__main__":
     harness.main(a_missing_model_is_named, garbage_is_not_a_model, unknown_options_and_values_are_named,
                  a_ceiling_too_small_says_what_would_do, no_daemon_is_said_so,
                  a_prompt_too_long_says_how_much_fits, bad_fields_are_named, a_request_id_names_one_request,
-                 a_full_cache_fails_the_request_alone, a_full_disk_fails_the_request_alone,
+                 a_cache_too_small_for_its_requests_says_what_would_do, a_full_disk_fails_the_request_alone,
+                 a_disk_that_fills_up_fails_requests_until_there_is_room,
                  a_model_file_that_shrinks_is_an_error_not_a_crash)

@@ -105,6 +105,53 @@ TEST_F(SchedulerTest, TheWaitIsEstimatedFromWhatPassesHaveTaken) {
   EXPECT_NEAR(world_.now, promised, 15) << "the estimate of a load that does not change is met";
 }
 
+TEST_F(SchedulerTest, ClientsThatDoNotReadDoNotKeepTheSlotsFromOthers) {
+  world_.options.max_active = 2;
+  world_.Restart();
+  std::vector<RecordingSink> deaf(2);
+  std::vector<RecordingSink> others(3);
+  for (RecordingSink& sink : deaf) Submit(Drawing(1, 40, 30, 7), sink);
+  world_.RunUntil([&] { return deaf[0].ids.size() >= 3 && deaf[1].ids.size() >= 3; });
+  for (RecordingSink& sink : deaf) sink.accepts = false;
+  for (RecordingSink& sink : others) Submit(Greedy(2, 3, 5), sink);
+  world_.Run();
+  EXPECT_EQ(others[0].started, 0U) << "not before they have had their time";
+  world_.now += 2;
+  world_.Run();
+  for (const RecordingSink& sink : others) EXPECT_TRUE(sink.done.has_value());
+  EXPECT_FALSE(deaf[0].done.has_value());
+  EXPECT_FALSE(world_.scheduler->HasWork());
+  EXPECT_EQ(others[0].ids, Alone(Greedy(2, 3, 5)));
+  // They read on, and the text is what it would have been.
+  for (RecordingSink& sink : deaf) sink.accepts = true;
+  EXPECT_TRUE(world_.scheduler->HasWork());
+  world_.Run();
+  for (const RecordingSink& sink : deaf) EXPECT_EQ(sink.ids, Alone(Drawing(1, 40, 30, 7)));
+}
+
+TEST_F(SchedulerTest, OneThatGaveItsSlotUpCanBeCancelledAndTakenUpByAnother) {
+  world_.options.max_active = 1;
+  world_.Restart();
+  RecordingSink deaf;
+  RecordingSink other;
+  RecordingSink back;
+  GenerationRequest request = Greedy(1, 40, 30);
+  request.name = "kept";
+  request.detach = true;
+  const uint64_t number = Submit(request, deaf);
+  world_.RunUntil([&] { return deaf.ids.size() == 3; });
+  deaf.accepts = false;
+  Submit(Greedy(2, 3, 5), other);
+  world_.Run();
+  world_.now += 2;
+  world_.Run();
+  EXPECT_TRUE(other.done.has_value());
+  world_.scheduler->ClientGone(number);
+  EXPECT_EQ(Submit(request, back), number);
+  world_.Run();
+  EXPECT_EQ(back.ids, Alone(Greedy(1, 40, 30)));
+}
+
 TEST_F(SchedulerTest, PositionsAreToldAgainOnlyWhereTheyHaveChanged) {
   world_.options.max_active = 1;
   world_.Restart();
