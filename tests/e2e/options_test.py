@@ -87,6 +87,14 @@ def other_machines_need_a_flag_and_are_warned_of(test):
     daemon.stop()
 
 
+def no_text_of_anyone_is_logged(test):
+    daemon = test.daemon(options=FREE).ready()
+    done = daemon.generate("The xyzzy old boat", "--max-tokens", 12, "--temperature", 0).require()
+    daemon.stop()
+    assert "event=ready" in daemon.log() and len(done.text) > 20
+    assert "xyzzy" not in daemon.log() and done.text.strip()[:20] not in daemon.log(), daemon.log()
+
+
 def journald_gets_priorities(test):
     """Where JOURNAL_STREAM names standard error, and only there."""
     for named, expected in ((True, "<6>event="), (False, " level=info event=")):
@@ -110,4 +118,5 @@ def journald_gets_priorities(test):
 if __name__ == "__main__":
     harness.main(check_config_tells_values_and_sources, check_config_tells_every_mistake,
                  check_config_reads_the_models_header, sighup_rereads_the_file,
-                 other_machines_need_a_flag_and_are_warned_of, journald_gets_priorities)
+                 other_machines_need_a_flag_and_are_warned_of, no_text_of_anyone_is_logged,
+                 journald_gets_priorities)

@@ -83,6 +83,16 @@ echo 'max-active = 2' >"$conf"
 DESTDIR=$tree cmake --install "$build" --prefix /usr >"$root/install.log"
 [ "$(cat "$conf")" = 'max-active = 2' ] || fail 'installing again overwrites the configuration'
 
+# The Debian package's own scripts: sound, and about files that are installed.
+deb=$(cd "$(dirname "$0")/../../packaging/deb" && pwd)
+for script in postinst prerm postrm; do
+  sh -n "$deb/$script" || fail "$script: the shell does not read it"
+  grep -qx 'set -e' "$deb/$script" || fail "$script goes on after a failure"
+done
+while read -r file; do
+  [ -f "$tree$file" ] || fail "the conffile $file is not installed"
+done <"$deb/conffiles"
+
 model=$tree/usr/share/thimble/models/thimble-stories-q8_0.gguf
 [ "$(head -c 4 "$model")" = GGUF ] || fail 'the built-in model is not installed'
 
