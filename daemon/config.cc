@@ -176,6 +176,9 @@ std::vector<OptionSpec> MakeTable() {
                             "how weights are read from flash"),
       Size("cache-size", &Config::cache_bytes, 16 * kMiB, false,
            "the most disk for the cache in the state directory"),
+      Choice<KvType>("kv-type", "f16|q8_0", &Config::kv_type, ParseKvType, KvTypeName,
+                     "how keys and values are kept; q8_0: half the disk and reading, text a "
+                     "little other than with f16"),
       Rereadable(Choice<LogLevel>("log-level", "error|warning|notice|info|debug",
                                   &Config::log_level, ParseLogLevel, LogLevelName,
                                   "the least severe lines that are logged")),

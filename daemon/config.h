@@ -17,6 +17,7 @@
 #include "daemon/plan/plan.h"
 #include "storage/base/bytes.h"
 #include "storage/base/status.h"
+#include "storage/kv_block_index.h"
 #include "storage/weight_reader.h"
 
 namespace thimble {
@@ -37,6 +38,7 @@ struct Config {
   uint32_t draft_tokens = 8;
   ReaderBackend reader = ReaderBackend::kAuto;
   uint64_t cache_bytes = kGiB;
+  KvType kv_type = KvType::kF16;
   LogLevel log_level = LogLevel::kInfo;
 };
 

@@ -100,8 +100,10 @@ Status Engine::OpenState(const Config& config) {
   }
   THIMBLE_ASSIGN_OR_RETURN(vocab_, VocabIndex::Open(*state_.cache, model_->fingerprint));
   THIMBLE_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Open(*model_, *file_, *vocab_));
-  const KvShape shape{
-      .n_layers = model_->n_layers, .n_kv_heads = model_->n_kv_heads, .head_dim = model_->head_dim};
+  const KvShape shape{.n_layers = model_->n_layers,
+                      .n_kv_heads = model_->n_kv_heads,
+                      .head_dim = model_->head_dim,
+                      .type = config.kv_type};
   THIMBLE_ASSIGN_OR_RETURN(
       kv_, KvCache::Open(*state_.cache, model_->fingerprint, shape, KvQuota(options.cache_bytes)));
   THIMBLE_ASSIGN_OR_RETURN(store_, StageStore::Open(*state_.cache));

@@ -23,7 +23,6 @@ namespace {
 //  -> u64, random, made once
 // A name is XXH3-128, seeded by "seed", of [parent name 16][32 tokens i32 LE]; the root is that of
 // [fingerprint 16][n_layers u32][n_kv_heads u32][head_dim u32][element type u32], little-endian.
-constexpr uint32_t kElementF16 = 1;  // GGUF's number of the type
 constexpr std::string_view kSeed = "seed";
 constexpr size_t kNameBytes = 16;
 
@@ -78,6 +77,15 @@ Status PutRecord(LmdbTxn& txn, MDB_dbi records_db, MDB_dbi used_db, const KvBloc
 
 }  // namespace
 
+std::string_view KvTypeName(KvType type) { return type == KvType::kF16 ? "f16" : "q8_0"; }
+
+Result<KvType> ParseKvType(std::string_view text) {
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    if (text == KvTypeName(type)) return type;
+  }
+  return InvalidArgumentError("KV type \"" + std::string(text) + "\": expected f16 or q8_0");
+}
+
 Result<std::unique_ptr<KvBlockIndex>> KvBlockIndex::Open(LmdbEnv& env, const Fingerprint& model,
                                                          const KvShape& shape) {
   std::unique_ptr<KvBlockIndex> index(new KvBlockIndex(env, shape));
@@ -107,7 +115,7 @@ Status KvBlockIndex::LoadSeed(const Fingerprint& model) {
   AppendLe(root, shape_.n_layers);
   AppendLe(root, shape_.n_kv_heads);
   AppendLe(root, shape_.head_dim);
-  AppendLe(root, kElementF16);
+  AppendLe(root, static_cast<uint32_t>(shape_.type));
   root_ = Hash(AsBytes(root), seed_);
   return {};
 }

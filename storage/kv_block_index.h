@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "storage/base/status.h"
@@ -24,12 +25,25 @@ namespace thimble {
 // On disk: never change this value.
 inline constexpr uint32_t kKvBlockTokens = 32;
 
+// How keys and values are kept. On disk, GGUF's numbers: never change these values.
+enum class KvType : uint32_t {
+  kF16 = 1,
+  kQ8_0 = 8,  // 32 values share a scale: 34 bytes; head_dim is a multiple of 32
+};
+std::string_view KvTypeName(KvType type);  // "f16", "q8_0"
+Result<KvType> ParseKvType(std::string_view text);
+
 struct KvShape {
   uint32_t n_layers = 0;
   uint32_t n_kv_heads = 0;
   uint32_t head_dim = 0;
+  KvType type = KvType::kF16;
 
-  [[nodiscard]] size_t RowHalves() const { return size_t{2} * n_kv_heads * head_dim; }
+  // One head's key, or value, of one token, in units of two bytes.
+  [[nodiscard]] size_t VectorHalves() const {
+    return type == KvType::kQ8_0 ? size_t{head_dim} / 32 * 17 : size_t{head_dim};
+  }
+  [[nodiscard]] size_t RowHalves() const { return size_t{2} * n_kv_heads * VectorHalves(); }
   [[nodiscard]] size_t BlockHalves() const { return RowHalves() * kKvBlockTokens; }
 };
 

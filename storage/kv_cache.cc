@@ -30,6 +30,11 @@ Result<std::unique_ptr<KvCache>> KvCache::Open(LmdbEnv& cache, const Fingerprint
                                 std::to_string(shape.head_dim) +
                                 ": a block of one layer must be 1 byte to 1 MiB");
   }
+  if (shape.type == KvType::kQ8_0 && shape.head_dim % 32 != 0) {
+    return InvalidArgumentError("open the KV cache as q8_0: heads of " +
+                                std::to_string(shape.head_dim) +
+                                " values, where a multiple of 32 is needed; f16 takes any");
+  }
   std::unique_ptr<KvCache> kv(new KvCache(cache, shape, quota_bytes));
   THIMBLE_ASSIGN_OR_RETURN(kv->tails_, cache.OpenDatabase(kKvTailDatabase));
   const MDB_dbi tails = kv->tails_;
@@ -185,7 +190,7 @@ Status KvCache::CompleteBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t
     }
   }
   THIMBLE_ASSIGN_OR_RETURN(const std::span<std::byte> out, index_->PutLayer(txn, name, layer));
-  const size_t head_bytes = shape_.head_dim * sizeof(uint16_t);
+  const size_t head_bytes = shape_.VectorHalves() * sizeof(uint16_t);
   const size_t row_bytes = shape_.RowHalves() * sizeof(uint16_t);
   const Bytes fresh = std::as_bytes(std::span(rows, tokens.size() * shape_.RowHalves()));
   for (uint32_t i = 0; i < kKvBlockTokens; ++i) {
@@ -199,7 +204,7 @@ Status KvCache::CompleteBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t
       if (!kept || kept->size() != row_bytes) return KvRowMissing(sequence.id, layer, position);
       row = *kept;
     }
-    // [n_kv_heads][2] pieces of head_dim, each 32 times apart in the block.
+    // [n_kv_heads][2] vectors, each 32 times apart in the block.
     for (size_t piece = 0; piece < size_t{2} * shape_.n_kv_heads; ++piece) {
       std::memcpy(&out[(piece * kKvBlockTokens + i) * head_bytes], &row[piece * head_bytes],
                   head_bytes);

@@ -12,7 +12,8 @@
 // rounded up to LMDB's pages. Give the map a third more than the quota: LMDB needs it for tails,
 // for pages that await reuse and for finding runs of free pages.
 //
-// Layouts, all IEEE half precision:
+// Layouts, of IEEE halves; as q8_0 (KvType) each vector of head_dim halves is head_dim / 32 blocks
+// of 34 bytes instead:
 //  - one token of one layer ("row"):  [n_kv_heads][2][head_dim]        (2: key, value)
 //  - one block of one layer:          [n_kv_heads][2][kKvBlockTokens][head_dim]
 // With head_dim 64 one head's keys of one block are 4 KiB.
@@ -44,8 +45,8 @@ struct KvSequence {
 
 // Pointers to one KV head's keys and values of one block; valid until the Reader goes.
 struct KvHeadBlock {
-  const uint16_t* keys = nullptr;    // [n_tokens or 32, head_dim]
-  const uint16_t* values = nullptr;  // [n_tokens or 32, head_dim]
+  const uint16_t* keys = nullptr;    // [n_tokens or 32][VectorHalves()]
+  const uint16_t* values = nullptr;  // [n_tokens or 32][VectorHalves()]
 };
 
 class KvCache {

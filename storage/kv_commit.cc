@@ -119,7 +119,7 @@ Status KvCache::ReturnToTail(const KvSequence& sequence, uint32_t n_tokens) {
   });
   if (found == pending_.end() || begin >= n_tokens) return {};
   const KvBlockName name = found->name;
-  const size_t piece_bytes = shape_.head_dim * sizeof(uint16_t);
+  const size_t piece_bytes = shape_.VectorHalves() * sizeof(uint16_t);
   const size_t row_bytes = shape_.RowHalves() * sizeof(uint16_t);
   const auto layers_at_once = static_cast<uint32_t>(
       std::max<uint64_t>(1, kKvTransactionBytes / row_bytes / kKvBlockTokens));

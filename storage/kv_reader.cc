@@ -37,23 +37,22 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
     block_ = block;
     n_total_ = n_total;
   }
-  const size_t head_dim = shape.head_dim;
-  const size_t head_halves = 2 * head_dim;
+  const size_t vector = shape.VectorHalves();
+  const size_t head_halves = 2 * vector;
   if (whole_ != nullptr) {
     // LMDB places values at even addresses.
     const auto* head =
         reinterpret_cast<const uint16_t*>(whole_) + kv_head * head_halves * kKvBlockTokens;
-    *out = {head, head + kKvBlockTokens * head_dim};
+    *out = {head, head + kKvBlockTokens * vector};
     return {};
   }
   uint16_t* keys = scratch;
-  uint16_t* values = scratch + kKvBlockTokens * head_dim;
+  uint16_t* values = scratch + kKvBlockTokens * vector;
   const size_t n = std::min<uint64_t>(kKvBlockTokens, n_total - begin);
   for (size_t i = 0; i < n; ++i) {
     const std::byte* head = rows_[i] + kv_head * head_halves * sizeof(uint16_t);
-    std::memcpy(keys + i * head_dim, head, head_dim * sizeof(uint16_t));
-    std::memcpy(values + i * head_dim, head + head_dim * sizeof(uint16_t),
-                head_dim * sizeof(uint16_t));
+    std::memcpy(keys + i * vector, head, vector * sizeof(uint16_t));
+    std::memcpy(values + i * vector, head + vector * sizeof(uint16_t), vector * sizeof(uint16_t));
   }
   *out = {keys, values};
   return {};

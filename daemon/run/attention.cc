@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "daemon/run/kernels.h"
+#include "daemon/run/kv_quant.h"
 
 namespace thimble {
 namespace {
@@ -50,8 +51,18 @@ Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
   const uint32_t kv_head = head_ / per_kv;
   const uint32_t head_end = std::min(b.stage->head_end, (kv_head + 1) * per_kv);
   KvHeadBlock kv;
+  // Quantized vectors are put at the end of the work buffer, where becoming halves can't overtake
+  // them.
+  const size_t spare = 2 * kKvBlockTokens * (head_dim - b.kv_vector);
   THIMBLE_RETURN_IF_ERROR(reader.Head(sequence, active.item.tokens, b.stage->layer, block_, n_total,
-                                      kv_head, scratch, &kv));
+                                      kv_head, scratch + spare, &kv));
+  if (b.kv_type == KvType::kQ8_0) {
+    const size_t n_known = std::min<size_t>(kKvBlockTokens, n_total - first_token);
+    uint16_t* values = scratch + kKvBlockTokens * head_dim;
+    DequantizeKv(kv.keys, n_known, head_dim, scratch);
+    DequantizeKv(kv.values, n_known, head_dim, values);
+    kv = {scratch, values};
+  }
   // Rows at positions before this block do not see it.
   const uint32_t skip = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
   for (uint32_t i = skip; i < n_new; ++i) {

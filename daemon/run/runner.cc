@@ -214,6 +214,8 @@ void StagedRunner::PlaceBuffers() {
   b.q = reinterpret_cast<float*>(place(Value::kQ));
   b.kv = reinterpret_cast<uint16_t*>(place(Value::kKv));
   b.kv_head_begin = PartsOf(model_, stage, Value::kKv).begin;
+  b.kv_type = kv_.shape().type;
+  b.kv_vector = kv_.shape().VectorHalves();
   b.att = reinterpret_cast<float*>(place(Value::kAtt));
   b.work = arena_->Use(group_.work.offset, group_.work.bytes);
   b.layout = LayoutWork(model_, stage, plan_.tiles, n_rows_, n_logit_rows_);

@@ -12,7 +12,7 @@ Result<Session> Session::Open(std::unique_ptr<RandomAccessFile> file, LmdbEnv& c
   THIMBLE_ASSIGN_OR_RETURN(Plan plan, MakePlan(*session.model, options.plan));
   session.plan = std::make_unique<Plan>(std::move(plan));
   const KvShape shape = {session.model->n_layers, session.model->n_kv_heads,
-                         session.model->head_dim};
+                         session.model->head_dim, options.kv_type};
   THIMBLE_ASSIGN_OR_RETURN(
       session.kv, KvCache::Open(cache, session.model->fingerprint, shape, options.kv_quota_bytes));
   THIMBLE_ASSIGN_OR_RETURN(session.store, StageStore::Open(cache));

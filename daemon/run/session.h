@@ -21,6 +21,7 @@ namespace thimble {
 struct SessionOptions {
   PlanOptions plan;
   ReaderBackend reader = ReaderBackend::kAuto;
+  KvType kv_type = KvType::kF16;
   uint64_t kv_quota_bytes = uint64_t{1} << 30;
 };
 

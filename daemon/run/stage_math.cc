@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "daemon/run/kernels.h"
+#include "daemon/run/kv_quant.h"
 
 namespace thimble {
 namespace {
@@ -154,6 +155,13 @@ void FfnTile(const StageBuffers& b, const Tile& tile, const std::byte* bytes) {
   }
 }
 
+// A key or value as the KV cache keeps it.
+void StoreVector(const StageBuffers& b, const float* x, uint16_t* out) {
+  const size_t n = b.model->head_dim;
+  if (b.kv_type == KvType::kQ8_0) return QuantizeKv(x, n, out);
+  FloatToHalf(x, n, out);
+}
+
 void RotateAndStore(const StageBuffers& b) {
   const Model& model = *b.model;
   const size_t head_dim = model.head_dim;
@@ -174,8 +182,8 @@ void RotateAndStore(const StageBuffers& b) {
       float* key = Floats(b, b.layout.keys) + from;
       rotate(key, r);
       uint16_t* to = b.kv + (size_t{first + h - b.kv_head_begin} * b.rows + r) * 2 * head_dim;
-      FloatToHalf(key, head_dim, to);
-      FloatToHalf(Floats(b, b.layout.values) + from, head_dim, to + head_dim);
+      StoreVector(b, key, to);
+      StoreVector(b, Floats(b, b.layout.values) + from, to + b.kv_vector);
     }
   }
   if (!b.stage->last_of_layer) return;
@@ -183,8 +191,9 @@ void RotateAndStore(const StageBuffers& b) {
   auto* rows = reinterpret_cast<uint16_t*>(b.work + b.layout.kv_rows);
   for (uint32_t r = 0; r < b.rows; ++r) {
     for (uint32_t h = 0; h < model.n_kv_heads; ++h) {
-      std::memcpy(rows + (size_t{r} * model.n_kv_heads + h) * 2 * head_dim,
-                  b.kv + (size_t{h} * b.rows + r) * 2 * head_dim, 2 * head_dim * sizeof(uint16_t));
+      std::memcpy(rows + (size_t{r} * model.n_kv_heads + h) * 2 * b.kv_vector,
+                  b.kv + (size_t{h} * b.rows + r) * 2 * head_dim,
+                  2 * b.kv_vector * sizeof(uint16_t));
     }
   }
 }

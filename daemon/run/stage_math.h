@@ -9,6 +9,7 @@
 #include "daemon/model/model.h"
 #include "daemon/plan/stage.h"
 #include "daemon/plan/values.h"
+#include "storage/kv_block_index.h"
 
 namespace thimble {
 
@@ -27,6 +28,8 @@ struct StageBuffers {
   float* q = nullptr;                   // [heads of the stage][n][head_dim]; kOutput: none
   uint16_t* kv = nullptr;               // [kv heads][n][2][head_dim], from kv_head_begin on
   uint32_t kv_head_begin = 0;           // the first KV head that `kv` holds
+  KvType kv_type = KvType::kF16;        // as q8_0 vectors take the first part of their place
+  size_t kv_vector = 0;                 // KvShape::VectorHalves()
   float* att = nullptr;                 // [heads][n][head_dim], from att_head_begin on
   std::byte* work = nullptr;            // as `layout` says
   WorkLayout layout;

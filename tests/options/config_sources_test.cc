@@ -53,6 +53,8 @@ TEST(ConfigSources, ReadsEveryOptionFromTheCommandLine) {
                                         "buffered",
                                         "--cache-size",
                                         "2G",
+                                        "--kv-type",
+                                        "q8_0",
                                         "--log-level",
                                         "debug"});
   ASSERT_TRUE(read.ok()) << read.status().ToString();
@@ -72,6 +74,7 @@ TEST(ConfigSources, ReadsEveryOptionFromTheCommandLine) {
   EXPECT_EQ(config.draft_tokens, 3);
   EXPECT_EQ(config.reader, ReaderBackend::kBufferedPread);
   EXPECT_EQ(config.cache_bytes, 2 * kGiB);
+  EXPECT_EQ(config.kv_type, KvType::kQ8_0);
   EXPECT_EQ(config.log_level, LogLevel::kDebug);
 }
 
@@ -93,6 +96,7 @@ TEST(ConfigSources, EveryOptionIsReadFromTheEnvironmentAndTheFile) {
   other.draft_tokens = 0;
   other.reader = ReaderBackend::kDirectPread;
   other.cache_bytes = 16 * kMiB;
+  other.kv_type = KvType::kQ8_0;
   other.log_level = LogLevel::kError;
   for (const OptionSpec& spec : OptionTable()) {
     const std::string value = spec.show(other);

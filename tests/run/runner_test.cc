@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -85,6 +87,7 @@ class RunnerTest : public testing::Test {
     if (faults != nullptr) *file = std::make_unique<FaultyFile>(std::move(*file), faults);
     SessionOptions options;
     options.plan = plan;
+    options.kv_type = kv_type_;
     options.kv_quota_bytes = kv_quota_bytes;
     Result<Session> session = Session::Open(std::move(*file), *env_, options);
     ASSERT_TRUE(session.ok()) << session.status().ToString();
@@ -122,6 +125,7 @@ class RunnerTest : public testing::Test {
     return std::move(recorder.rows);
   }
 
+  KvType kv_type_ = KvType::kF16;
   TempDir directory_;
   int n_ = 0;
   std::unique_ptr<LmdbEnv> env_;
@@ -251,6 +255,46 @@ TEST_F(RunnerTest, APromptOverTheResidentSetChangesNothingAndItsWeightsComeBack)
     EXPECT_LE(read[2], read[1] + over + ahead + 128 * 2 * 4096);
     EXPECT_LE(read[3], read[1] + over + ahead);
     EXPECT_LE(read[4], read[1] + plan.span_bytes);
+  }
+}
+
+// Of the tokens' distributions with q8_0 from those with f16, the mean divergence in nats.
+double Divergence(const Logits& f16, const Logits& q8) {
+  double sum = 0;
+  for (const auto& [row, logits] : f16) {
+    const std::vector<float>& other = q8.at(row);
+    double total = 0;
+    double other_total = 0;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      total += std::exp(double{logits[i]});
+      other_total += std::exp(double{other[i]});
+    }
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const double p = std::exp(double{logits[i]}) / total;
+      sum += p * (double{logits[i]} - std::log(total) - double{other[i]} + std::log(other_total));
+    }
+  }
+  return sum / static_cast<double>(f16.size());
+}
+
+TEST_F(RunnerTest, KeysAndValuesAsQ8AreCloseToF16AndTheSameForEveryPass) {
+  const std::vector<int32_t> tokens = SomeTokens(150);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits f16 = Run(tokens, 64);
+  const uint64_t f16_bytes = session_.kv->stats().bytes;
+  kv_type_ = KvType::kQ8_0;
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits q8 = Run(tokens, 64);
+  EXPECT_LT(session_.kv->stats().bytes, f16_bytes);
+  const double divergence = Divergence(f16, q8);
+  std::printf("divergence of q8_0 from f16: %g nats a token; %llu bytes, %llu as f16\n", divergence,
+              static_cast<unsigned long long>(session_.kv->stats().bytes),
+              static_cast<unsigned long long>(f16_bytes));
+  EXPECT_GT(divergence, 0) << "nothing was quantized";
+  EXPECT_LT(divergence, 1e-3);
+  for (const size_t chunk : {1, 7, 33}) {
+    Open(Options(chunk == 7 ? Granularity::kHead : Granularity::kAuto, kMiB, 64));
+    EXPECT_TRUE(Run(tokens, chunk) == q8) << chunk;
   }
 }
 

@@ -147,6 +147,35 @@ TEST_F(KvCacheTest, AnotherModelOrShapeSharesNothing) {
   EXPECT_EQ(Start(tokens).n_tokens, 64U);
 }
 
+TEST_F(KvCacheTest, QuantizedBlocksAreSmallerAndShareNothingWithThoseThatAreNot) {
+  constexpr KvShape kHalves = {.n_layers = 3, .n_kv_heads = 2, .head_dim = 64};
+  KvShape quantized = kHalves;
+  quantized.type = KvType::kQ8_0;
+  EXPECT_EQ(quantized.VectorHalves() * 2, 68U);
+  const auto tokens = Prompt(75);
+  const auto keep = [&](const KvShape& shape) {
+    Reopen(kQuota, shape);
+    const uint64_t before = kv_->stats().bytes;
+    KvSequence s = Start(tokens);
+    EXPECT_EQ(s.n_tokens, 0U) << "shared with the other kind";
+    EXPECT_TRUE(Pass(*kv_, s, tokens).ok());
+    EXPECT_EQ(CheckAll(*kv_, s), "");
+    EXPECT_TRUE(kv_->CloseSequence(s).ok());
+    return kv_->stats().bytes - before;
+  };
+  const uint64_t as_halves = keep(kHalves);
+  EXPECT_LT(keep(quantized), as_halves * 2 / 3) << "3 pages where it was 5";
+  for (const KvShape& shape : {kHalves, quantized}) {
+    Reopen(kQuota, shape);
+    EXPECT_EQ(Start(tokens).n_tokens, 64U);
+    EXPECT_EQ(kv_->stats().blocks, 4U);
+  }
+  const auto odd = KvCache::Open(
+      *env_, kModelA,
+      KvShape{.n_layers = 1, .n_kv_heads = 1, .head_dim = 40, .type = KvType::kQ8_0}, kQuota);
+  EXPECT_EQ(odd.status().code(), StatusCode::kInvalidArgument);
+}
+
 // Forges what a collision of the hash would look like: a record of this name for other tokens.
 TEST_F(KvCacheTest, ABlockOfOtherTokensUnderTheSameNameIsNotReusedButReplaced) {
   const auto tokens = Prompt(65);

@@ -39,7 +39,7 @@ inline std::vector<uint16_t> Rows(const KvShape& shape, uint32_t layer, uint32_t
   for (size_t i = 0; i < tokens.size(); ++i) {
     for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
       for (uint32_t kv = 0; kv < 2; ++kv) {
-        for (uint32_t d = 0; d < shape.head_dim; ++d) {
+        for (uint32_t d = 0; d < shape.VectorHalves(); ++d) {
           rows.push_back(Half(layer, position + static_cast<uint32_t>(i), tokens[i], head, kv, d));
         }
       }
@@ -79,7 +79,7 @@ inline std::string CheckLayer(KvCache& kv, const KvSequence& sequence,
   auto reader = KvCache::Reader::Begin(kv);
   if (!reader.ok()) return reader.status().ToString();
   const KvShape& shape = kv.shape();
-  std::vector<uint16_t> scratch(size_t{2} * kKvBlockTokens * shape.head_dim);
+  std::vector<uint16_t> scratch(size_t{2} * kKvBlockTokens * shape.VectorHalves());
   const auto n_total = static_cast<uint32_t>(sequence.n_tokens + pending.size());
   for (uint32_t block = 0; block * kKvBlockTokens < n_total; ++block) {
     for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
@@ -91,8 +91,8 @@ inline std::string CheckLayer(KvCache& kv, const KvSequence& sequence,
            ++p) {
         const int32_t token =
             p < sequence.n_tokens ? sequence.tokens[p] : pending[p - sequence.n_tokens];
-        for (uint32_t d = 0; d < shape.head_dim; ++d) {
-          const size_t at = size_t{p % kKvBlockTokens} * shape.head_dim + d;
+        for (uint32_t d = 0; d < shape.VectorHalves(); ++d) {
+          const size_t at = size_t{p % kKvBlockTokens} * shape.VectorHalves() + d;
           if (out.keys[at] != Half(layer, p, token, head, 0, d) ||
               out.values[at] != Half(layer, p, token, head, 1, d)) {
             return "layer " + std::to_string(layer) + " token " + std::to_string(p) + " head " +
