@@ -8,12 +8,12 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <memory>
 #include <span>
 #include <utility>
 
 #include "client/bench_stats.h"
+#include "daemon/run/arena.h"
 #include "storage/base/bytes.h"
 #include "storage/base/file.h"
 #include "storage/weight_reader.h"
@@ -36,11 +36,6 @@ constexpr unsigned kRounds = 5;
 // A throttled group may read ahead of its rate at first, a tenth of a second's worth: that much is
 // read before anything is measured.
 constexpr std::chrono::milliseconds kWarmUp{300};
-
-struct FreeDelete {
-  void operator()(std::byte* bytes) const { std::free(bytes); }
-};
-using Buffer = std::unique_ptr<std::byte, FreeDelete>;
 
 double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -149,10 +144,9 @@ Result<std::vector<FlashRate>> MeasureFlash(const std::string& path) {
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file, OpenFile(path));
   THIMBLE_ASSIGN_OR_RETURN(const FileIdentity identity, file->Identity());
   if (identity.size_bytes == 0) return InvalidArgumentError(path + " is empty");
-  const Buffer buffer(
-      static_cast<std::byte*>(std::aligned_alloc(kReadAlignment, kSlots * kSpanBytes)));
-  if (buffer == nullptr) return ResourceExhaustedError("the buffers for reading " + path);
-  const std::span<std::byte> arena(buffer.get(), kSlots * kSpanBytes);
+  // The same kind of memory as the daemon reads into.
+  THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<Arena> buffers, Arena::Map(kSlots * kSpanBytes));
+  const std::span<std::byte> arena = buffers->all();
   std::vector<Way> ways;
   for (unsigned depth = 2; depth <= kSlots; depth *= 2) {
     AddWay(*file, ReaderBackend::kAuto, depth, arena, ways);
@@ -163,7 +157,7 @@ Result<std::vector<FlashRate>> MeasureFlash(const std::string& path) {
   if (ways.front().reader != nullptr) {
     THIMBLE_ASSIGN_OR_RETURN(
         const double first,
-        ReadThrough(*ways.front().reader, identity.size_bytes, 1, buffer.get(), kWarmUp));
+        ReadThrough(*ways.front().reader, identity.size_bytes, 1, arena.data(), kWarmUp));
     if (first < kSlowBytesPerSecond) {
       longest = kLongestSlow;
       std::erase_if(ways, [](const Way& way) { return way.depth > 1 && way.depth != kSlowDepth; });
@@ -174,8 +168,8 @@ Result<std::vector<FlashRate>> MeasureFlash(const std::string& path) {
     for (Way& way : ways) {
       const Result<double> rate =
           way.reader == nullptr
-              ? ReadBuffered(path, identity.size_bytes, buffer.get(), longest)
-              : ReadThrough(*way.reader, identity.size_bytes, way.depth, buffer.get(), longest);
+              ? ReadBuffered(path, identity.size_bytes, arena.data(), longest)
+              : ReadThrough(*way.reader, identity.size_bytes, way.depth, arena.data(), longest);
       if (rate.ok()) {
         way.rates.push_back(*rate);
       } else if (rate.status().code() != StatusCode::kFailedPrecondition) {

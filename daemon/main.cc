@@ -39,8 +39,11 @@ void KeepProcessSmall() {
     ::pthread_setattr_default_np(&attributes);
     ::pthread_attr_destroy(&attributes);
   }
-  // A huge page is 2 MiB of RAM for one byte in use.
-  ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  // A huge page is 2 MiB of RAM for one byte in use: none but the arena's, which asks for them.
+  // Kernels before 6.18 know no exception; there the heap and the stacks are too small to be given
+  // any.
+  constexpr unsigned long kExceptAdvised = 2;  // PR_THP_DISABLE_EXCEPT_ADVISED
+  ::prctl(PR_SET_THP_DISABLE, 1, kExceptAdvised, 0, 0);
 }
 
 int Fail(const Status& status) {

@@ -1,6 +1,7 @@
 #include "daemon/run/arena.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <string>
@@ -8,16 +9,38 @@
 #include "storage/base/bytes.h"
 
 namespace thimble {
+namespace {
+
+constexpr uint64_t kHugePageBytes = 2 * kMiB;  // of x86 and of ARM with pages of 4 KiB
+
+}  // namespace
 
 Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes) {
-  if (bytes == 0 || bytes > SIZE_MAX) {
+  if (bytes == 0 || bytes > SIZE_MAX - 2 * kHugePageBytes) {
     return ResourceExhaustedError("map an arena of " + FormatBytes(bytes) +
                                   ": outside this machine's address space");
   }
-  void* base = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) return ErrnoError(errno, "map an arena of " + FormatBytes(bytes));
-  return std::unique_ptr<Arena>(new Arena(static_cast<std::byte*>(base), bytes));
+  // Mapped with room to begin at a huge page; what lies around is given back.
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t room = bytes >= kHugePageBytes ? kHugePageBytes : 0;
+  const uint64_t mapped_bytes = AlignUp(bytes, page_bytes) + room;
+  void* mapped = ::mmap(nullptr, static_cast<size_t>(mapped_bytes), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return ErrnoError(errno, "map an arena of " + FormatBytes(bytes));
+  auto* base = static_cast<std::byte*>(mapped);
+  if (room > 0) {
+    const uint64_t before = -reinterpret_cast<uintptr_t>(mapped) % kHugePageBytes;
+    base += before;
+    if (before > 0) ::munmap(mapped, static_cast<size_t>(before));
+    if (before < room) {
+      ::munmap(base + AlignUp(bytes, page_bytes), static_cast<size_t>(room - before));
+    }
+    // Advice: without huge pages, or without one free, these are small pages. No byte more is used:
+    // a huge page is taken only where all of it is the arena's.
+    static_cast<void>(
+        ::madvise(base, static_cast<size_t>(AlignDown(bytes, kHugePageBytes)), MADV_HUGEPAGE));
+  }
+  return std::unique_ptr<Arena>(new Arena(base, bytes));
 }
 
 Arena::~Arena() { ::munmap(base_, static_cast<size_t>(bytes_)); }

@@ -1,6 +1,8 @@
 // The arena: one anonymous mapping that holds every large buffer, mapped at start and placed by the
 // plan. It hands out spans and remembers the furthest byte it has handed out, which is what the
-// plan's peak is checked against. Called by: the runner. Memory: what the plan says; pages become
+// plan's peak is checked against. It asks for huge pages: a direct read into memory that is one
+// piece is one segment for the device (measured on a virtual disk: 2.6 GB/s against 1.0 in pages of
+// 4 KiB). Called by: the runner, the probe of the flash. Memory: what the plan says; pages become
 // resident when they are first written.
 #pragma once
 

@@ -1,0 +1,67 @@
+#include "daemon/run/arena.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "storage/base/bytes.h"
+
+namespace thimble {
+namespace {
+
+// Of /proc/self/status, in KiB.
+uint64_t StatusKiB(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  while (status >> word) {
+    uint64_t value = 0;
+    if (word == key + ":" && status >> value) return value;
+  }
+  return 0;
+}
+
+TEST(Arena, IsZeroPageAlignedAndAsLargeAsAskedFor) {
+  for (const uint64_t bytes :
+       {uint64_t{1}, 5 * kKiB, 2 * kMiB - 1, 2 * kMiB, 7 * kMiB + 4096 + 3}) {
+    const auto arena = Arena::Map(bytes);
+    ASSERT_TRUE(arena.ok()) << arena.status().ToString();
+    const std::span<std::byte> all = (*arena)->all();
+    ASSERT_EQ(all.size(), bytes);
+    const uint64_t alignment = bytes >= 2 * kMiB ? 2 * kMiB : 4 * kKiB;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(all.data()) % alignment, 0U);
+    for (size_t i = 0; i < all.size(); i += 509) ASSERT_EQ(all[i], std::byte{0});
+    all.back() = std::byte{1};
+  }
+}
+
+TEST(Arena, TakesNoMoreThanItsSizeAndGivesAllOfItBack) {
+  const uint64_t size_before = StatusKiB("VmSize");
+  const uint64_t rss_before = StatusKiB("VmRSS");
+  constexpr uint64_t kBytes = 21 * kMiB + 12 * kKiB;
+  for (int round = 0; round < 8; ++round) {
+    const auto arena = Arena::Map(kBytes);
+    ASSERT_TRUE(arena.ok());
+    for (std::byte& byte : (*arena)->all()) byte = std::byte{1};
+    EXPECT_LE(StatusKiB("VmRSS"), rss_before + kBytes / kKiB + 1024);
+    EXPECT_LE(StatusKiB("VmSize"), size_before + kBytes / kKiB + 1024);
+  }
+  EXPECT_LE(StatusKiB("VmSize"), size_before + 1024);
+}
+
+TEST(Arena, RemembersTheFurthestByteHandedOut) {
+  const auto arena = Arena::Map(kMiB);
+  ASSERT_TRUE(arena.ok());
+  (*arena)->Use(100, 50);
+  (*arena)->Use(0, 20);
+  EXPECT_EQ((*arena)->peak_bytes(), 150U);
+}
+
+TEST(Arena, RefusesWhatNoMachineHas) {
+  const auto arena = Arena::Map(UINT64_MAX - 5);
+  ASSERT_FALSE(arena.ok());
+  EXPECT_FALSE(Arena::Map(0).ok());
+}
+
+}  // namespace
+}  // namespace thimble
