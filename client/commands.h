@@ -37,6 +37,17 @@ struct GenerateCommand {
   bool stats = false;
 };
 
+struct ChatCommand {
+  std::string system;  // instructions for the model; empty: none
+  SamplingFlags sampling;
+  bool stats = false;
+};
+
+struct TopCommand {
+  double interval_seconds = 1;
+  uint32_t count = 0;  // plain lines, then the end; 0: until it is stopped
+};
+
 struct StatusCommand {
   bool json = false;
 };
@@ -109,6 +120,8 @@ struct FlashCommand {
 
 // Each returns the process's exit code, having printed what went wrong.
 int RunGenerateCommand(const std::string& connect, const GenerateCommand& command);
+int RunChatCommand(const std::string& connect, const ChatCommand& command);
+int RunTopCommand(const std::string& connect, const TopCommand& command);
 int RunStatusCommand(const std::string& connect, const StatusCommand& command);
 int RunHealthCommand(const std::string& connect, const HealthCommand& command);
 int RunVersionCommand(const std::string& connect, const VersionCommand& command);

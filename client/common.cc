@@ -6,6 +6,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "client/event_json.h"
 #include "client/json_line.h"
 #include "client/utf8_check.h"
 
@@ -68,6 +69,18 @@ void PrintError(const Status& status, bool json) {
     (void)std::fflush(stdout);
   }
   (void)std::fprintf(stderr, "thimble: %s\n", status.ToString().c_str());
+}
+
+void PrintStatistics(const v1::Done& done) {
+  const double seconds = done.total_seconds() - done.first_token_seconds();
+  const uint32_t later = done.generated_tokens() > 0 ? done.generated_tokens() - 1 : 0;
+  (void)std::fprintf(
+      stderr,
+      "thimble: %s; %u prompt tokens (%u cached), %u generated; queued %.3f s, first token "
+      "%.3f s, total %.3f s; %.2f tokens/s\n",
+      std::string(FinishReasonText(done.reason())).c_str(), done.prompt_tokens(),
+      done.cached_prompt_tokens(), done.generated_tokens(), done.queued_seconds(),
+      done.first_token_seconds(), done.total_seconds(), seconds > 0 ? later / seconds : 0.0);
 }
 
 std::string ConnectAdvice(const Status& status, const std::string& address) {

@@ -35,6 +35,9 @@ Status CheckStops(const SamplingFlags& flags);
 // "thimble: CODE: MESSAGE" on standard error and, with --json, an object on standard output.
 void PrintError(const Status& status, bool json);
 
+// A line on standard error: why it ended, counts and times.
+void PrintStatistics(const v1::Done& done);
+
 // What a person may do about a connection that failed, or nothing: one line, without its end.
 std::string ConnectAdvice(const Status& status, const std::string& address);
 

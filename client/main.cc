@@ -46,6 +46,8 @@ int Run(int argc, char** argv) {
     return ExplainUsage(app, error.what());
   }
   if (app.got_subcommand("generate")) return RunGenerateCommand(line.connect, line.generate);
+  if (app.got_subcommand("chat")) return RunChatCommand(line.connect, line.chat);
+  if (app.got_subcommand("top")) return RunTopCommand(line.connect, line.top);
   if (app.got_subcommand("status")) return RunStatusCommand(line.connect, line.status);
   if (app.got_subcommand("plan")) return RunPlanCommand(line.connect, line.plan);
   if (app.got_subcommand("tokenize")) return RunTokenizeCommand(line.connect, line.tokenize);

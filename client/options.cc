@@ -21,8 +21,9 @@ void AddCeiling(CLI::App& app, std::string& ram_ceiling, std::string& granularit
   }
 }
 
-void AddSampling(CLI::App& app, SamplingFlags& flags) {
-  app.add_option("--max-tokens", flags.max_tokens, "generated tokens, at most (default: 128)");
+void AddSampling(CLI::App& app, SamplingFlags& flags, uint32_t max_tokens) {
+  app.add_option("--max-tokens", flags.max_tokens,
+                 "generated tokens, at most (default: " + std::to_string(max_tokens) + ")");
   app.add_option("--temperature", flags.temperature,
                  "0: always the likeliest token (default: 0.8)");
   app.add_option("--top-k", flags.top_k, "of the K likeliest tokens; 0: off (default: 40)");
@@ -49,7 +50,7 @@ void AddGenerate(CLI::App& app, GenerateCommand& c) {
   CLI::Option* prompt = sub.add_option("PROMPT", c.prompt, "the prompt; -: standard input");
   CLI::Option* tokens =
       sub.add_option("--tokens", c.tokens, "token ids instead of a prompt: \"5 61 72\"");
-  AddSampling(sub, c.sampling);
+  AddSampling(sub, c.sampling, 128);
   sub.add_flag("--ignore-eos", c.ignore_eos, "go on after the model's end of text");
   sub.add_flag("--parse-special", c.parse_special, "\"<|im_start|>\" in the prompt is that token");
   CLI::Option* request_id =
@@ -69,6 +70,23 @@ void AddGenerate(CLI::App& app, GenerateCommand& c) {
       throw CLI::ValidationError("PROMPT and --tokens exclude each other");
     }
   });
+}
+
+void AddChat(CLI::App& app, ChatCommand& c) {
+  CLI::App& sub =
+      AddCommand(app, "chat", "Talk with the model in a terminal; /help there says more",
+                 "thimble chat --system \"You answer in one sentence.\"");
+  sub.add_option("--system", c.system, "instructions for the model");
+  AddSampling(sub, c.sampling, 512);
+  sub.add_flag("--stats", c.stats, "a line of statistics after each answer");
+}
+
+void AddTop(CLI::App& app, TopCommand& c) {
+  CLI::App& sub = AddCommand(
+      app, "top", "What the daemon does, live; plain lines where it is no terminal", "thimble top");
+  sub.add_option("--interval", c.interval_seconds, "seconds between two views (default: 1)")
+      ->check(CLI::Range(0.1, 60.0));
+  sub.add_option("--count", c.count, "so many plain lines, then the end");
 }
 
 void AddPlan(CLI::App& app, PlanCommand& c) {
@@ -136,6 +154,8 @@ void AddOptions(CLI::App& app, CommandLine& line) {
   app.add_option("--connect", line.connect,
                  "unix:PATH, 127.0.0.1:PORT or [::1]:PORT\n(default: " + line.connect + ")");
   AddGenerate(app, line.generate);
+  AddChat(app, line.chat);
+  AddTop(app, line.top);
   AddCommand(app, "status", "What the daemon is and does now", "thimble status --json")
       .add_flag("--json", line.status.json, "as a JSON object");
   AddPlan(app, line.plan);

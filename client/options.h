@@ -13,6 +13,8 @@ namespace thimble {
 struct CommandLine {
   std::string connect;
   GenerateCommand generate;
+  ChatCommand chat;
+  TopCommand top;
   StatusCommand status;
   PlanCommand plan;
   TokenizeCommand tokenize;

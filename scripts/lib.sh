@@ -10,7 +10,7 @@ log_dir=$root/build/log
 # Debian 12's packages for building, and for running the tests.
 build_packages=(cmake ninja-build g++ pkg-config libboost1.81-dev libboost-json1.81-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc liblmdb-dev libhwy-dev
-  liburing-dev libpcre2-dev libxxhash-dev libcli11-dev libc-ares-dev zlib1g-dev libgtest-dev
+  libedit-dev liburing-dev libpcre2-dev libxxhash-dev libcli11-dev libc-ares-dev zlib1g-dev libgtest-dev
   libgmock-dev libbenchmark-dev python3)
 test_packages=(python3-numpy python3-grpcio python3-yaml)
 package_packages=(dpkg-dev file)

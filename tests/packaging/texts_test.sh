@@ -62,7 +62,7 @@ offers() { # offers WHAT EXPECTED OFFERED
   grep -qx -e "$2" <<<"$3" || fail "$1: no $2 among: ${3//$'\n'/ }"
 }
 daemon=("$share/thimbled.bash" _thimbled "$build/thimbled")
-client=("$source/packaging/completion/thimble.bash" _thimble "$build/thimble")
+client=("$source/client/completion/thimble.bash" _thimble "$build/thimble")
 offers bash --max-active "$(bash_offers "${daemon[@]}" --max-)"
 offers bash --check-config "$(bash_offers "${daemon[@]}" --ch)"
 offers bash io_uring "$(bash_offers "${daemon[@]}" --reader '')"
@@ -75,7 +75,7 @@ offers bash --temperature "$(bash_offers "${client[@]}" generate --t)"
 offers bash --connect "$(bash_offers "${client[@]}" --c)"
 
 if command -v zsh >/dev/null; then
-  for file in "$share/thimbled.zsh" "$source/packaging/completion/thimble.zsh"; do
+  for file in "$share/thimbled.zsh" "$source/client/completion/thimble.zsh"; do
     zsh -n "$file" || fail "$file: zsh does not read it"
   done
 fi
@@ -86,8 +86,8 @@ if command -v fish >/dev/null; then
   }
   offers fish --max-active "$(fish_offers "$share/thimbled.fish" 'thimbled --max-')"
   offers fish io_uring "$(fish_offers "$share/thimbled.fish" 'thimbled --reader ')"
-  offers fish generate "$(fish_offers "$source/packaging/completion/thimble.fish" 'thimble ')"
-  offers fish --temperature "$(fish_offers "$source/packaging/completion/thimble.fish" 'thimble generate --t')"
+  offers fish generate "$(fish_offers "$source/client/completion/thimble.fish" 'thimble ')"
+  offers fish --temperature "$(fish_offers "$source/client/completion/thimble.fish" 'thimble generate --t')"
 fi
 
 [ "$failures" = 0 ] && echo 'all as it should be'
