@@ -72,8 +72,8 @@ struct Plan {
   uint32_t step_rows = 0;  // at most max_rows
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
-  uint64_t span_bytes = 0;       // the most that one read brings
-  uint64_t ring_bytes = 0;       // four reads: one in use, the others under way
+  uint64_t span_bytes = 0;       // the most that one read brings: two of the largest tiles
+  uint64_t ring_bytes = 0;       // four of the largest tiles: one in use, the others under way
   uint64_t values_offset = 0;    // behind the ring
   uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
   uint64_t wide_end = 0;         // and at max_rows

@@ -60,42 +60,42 @@ void MakeGroups(const Model& model, Plan* plan) {
   }
 }
 
-// Gives what the budget leaves to tiles that stay: the small ones, then the others spread evenly
-// through the pass, so that the reading of one that is streamed overlaps with the use of ones that
-// stay.
+// A read costs the processor 20 us whatever its size, so the smaller a tile the better it is kept:
+// what is small, then what is at most half of the largest, then the rest.
+size_t SizeClass(const Plan& plan, const Tile& tile) {
+  if (tile.bytes <= kSmallTile) return 0;
+  return tile.bytes <= plan.tile_bytes / 2 ? 1 : 2;
+}
+constexpr size_t kSizeClasses = 3;
+
+// Gives what the budget leaves to tiles that stay, one class of sizes after the other. A class that
+// does not fit as a whole is spread evenly through the pass, so that the reading of a tile that is
+// streamed overlaps with the use of ones that stay.
 void ChooseResident(Plan* plan) {
   uint64_t left = plan->options.budget_bytes - plan->step_end;
   std::vector<bool> chosen(plan->tiles.size());
-  const auto choose = [&](size_t t) {
-    const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
-    chosen[t] = true;
-    plan->resident_bytes += bytes;
-    left -= bytes;
-  };
-  const auto small = [&](size_t t) { return plan->tiles[t].bytes <= kSmallTile; };
-  uint64_t large_bytes = 0;
-  for (size_t t = 0; t < plan->tiles.size(); ++t) {
-    const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
-    if (small(t) && bytes <= left) {
-      choose(t);
-    } else {
-      large_bytes += bytes;
+  for (size_t size_class = 0; size_class < kSizeClasses; ++size_class) {
+    uint64_t class_bytes = 0;
+    for (const Tile& tile : plan->tiles) {
+      if (SizeClass(*plan, tile) == size_class) class_bytes += AlignUp(tile.bytes, kValueAlignment);
     }
-  }
-  const uint64_t large_room = left;
-  uint64_t seen = 0;
-  uint64_t taken = 0;
-  for (size_t t = 0; t < plan->tiles.size(); ++t) {
-    if (chosen[t]) continue;
-    const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
-    seen += bytes;
-    // taken / seen follows room / large_bytes; long double keeps the product exact enough for any
-    // size.
-    const auto share = static_cast<uint64_t>(
-        static_cast<long double>(seen) * std::min(1.0L, static_cast<long double>(large_room) /
-                                                            static_cast<long double>(large_bytes)));
-    if (taken + bytes <= share && bytes <= left) {
-      choose(t);
+    if (class_bytes == 0) continue;
+    const long double share =
+        std::min(1.0L, static_cast<long double>(left) / static_cast<long double>(class_bytes));
+    uint64_t seen = 0;
+    uint64_t taken = 0;
+    for (size_t t = 0; t < plan->tiles.size(); ++t) {
+      if (SizeClass(*plan, plan->tiles[t]) != size_class) continue;
+      const uint64_t bytes = AlignUp(plan->tiles[t].bytes, kValueAlignment);
+      seen += bytes;
+      // taken / seen follows the share; long double keeps the product exact enough for any size.
+      if (taken + bytes > static_cast<uint64_t>(static_cast<long double>(seen) * share) ||
+          bytes > left) {
+        continue;
+      }
+      chosen[t] = true;
+      plan->resident_bytes += bytes;
+      left -= bytes;
       taken += bytes;
     }
   }
@@ -105,9 +105,9 @@ void ChooseResident(Plan* plan) {
       plan->step_end, std::min(plan->wide_end, (plan->options.budget_bytes - plan->resident_bytes) /
                                                    kPage * kPage));
   uint64_t offset = plan->resident_offset;
-  for (const bool of_small : {false, true}) {
+  for (size_t size_class = kSizeClasses; size_class-- > 0;) {
     for (size_t t = 0; t < plan->tiles.size(); ++t) {
-      if (!chosen[t] || small(t) != of_small) continue;
+      if (!chosen[t] || SizeClass(*plan, plan->tiles[t]) != size_class) continue;
       plan->tiles[t].resident_offset = offset;
       offset += AlignUp(plan->tiles[t].bytes, kValueAlignment);
     }
@@ -129,6 +129,7 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
     plan.model_bytes += tile.bytes;
   }
   plan.ring_bytes = kRingTiles * plan.span_bytes;
+  plan.span_bytes *= 2;
   plan.values_offset = plan.ring_bytes;
   MakeGroups(model, &plan);
   plan.step_end = AlignUp(ValuesEnd(model, plan, plan.step_rows), kPage);
@@ -173,7 +174,7 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
   uint64_t first_tile = options.tile_bytes;
   if (first_tile == 0) {
     first_tile = kLargestTile;
-    while (first_tile > kFairTile && first_tile > options.budget_bytes / 32) {
+    while (first_tile > kFairTile && first_tile > options.budget_bytes / 16) {
       first_tile /= 2;
     }
     if (options.flash_bytes_per_second > 0) {

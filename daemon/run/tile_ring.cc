@@ -14,14 +14,17 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
       reader_(reader),
       loaded_(plan.tiles.size(), 0),
       ring_(arena.Use(0, plan.ring_bytes)),
-      pass_end_(static_cast<uint32_t>(plan.tiles.size())) {}
+      pass_end_(static_cast<uint32_t>(plan.tiles.size())),
+      n_to_load_(plan.tiles.size()) {}
 
 void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end) {
   pass_end_ = tile_end;
   values_end_ = values_end;
   if (values_end <= plan_.resident_offset) return;
   for (size_t t = 0; t < loaded_.size(); ++t) {
-    if (plan_.tiles[t].resident_offset < values_end) loaded_[t] = 0;
+    if (plan_.tiles[t].resident_offset >= values_end || loaded_[t] == 0) continue;
+    loaded_[t] = 0;
+    ++n_to_load_;
   }
 }
 
@@ -31,6 +34,7 @@ const std::byte* TileRing::Resident(uint32_t tile) {
 }
 
 uint32_t TileRing::NextToRead(uint32_t tile) const {
+  if (n_to_load_ == 0) return kNone;
   for (uint32_t i = 0; i < pass_end_; ++i, ++tile) {
     if (tile >= pass_end_) tile = 0;
     if (!Loaded(tile)) return tile;
@@ -78,7 +82,7 @@ Status TileRing::Named(const Status& error, uint32_t tile) const {
 Status TileRing::Start(Span span) {
   const Tile& last = plan_.tiles[span.tile_end - 1];
   const uint64_t bytes = last.offset + last.bytes - span.file_offset;
-  THIMBLE_ASSIGN_OR_RETURN(span.ticket, reader_.Start(span.file_offset, bytes, ring_ + span.begin));
+  THIMBLE_ASSIGN_OR_RETURN(span.ticket, reader_.Start(span.file_offset, bytes, ring_ + span.base));
   span.pending = true;
   next_ = span.tile_end;
   At(n_spans_++) = span;
@@ -105,8 +109,9 @@ void TileRing::Prefetch() {
     if (tile == kNone || (n_spans_ > 0 && tile == At(0).tile_begin)) return;
     Span span = SpanFrom(tile);
     const uint64_t bytes = span.end;
-    if (!Place(bytes, &span.begin)) return;
-    span.end = span.begin + bytes;
+    if (!Place(bytes, &span.base)) return;
+    span.begin = span.base;
+    span.end = span.base + bytes;
     // A read that cannot be started is tried again, and reported, when the tile is acquired.
     if (!Start(span).ok()) return;
   }
@@ -130,13 +135,15 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
     return Named(status, tile);
   }
   const Tile& t = plan_.tiles[tile];
-  const std::byte* bytes =
-      ring_ + span.begin + span.file_offset % kReadAlignment + (t.offset - span.file_offset);
+  const uint64_t at = span.base + span.file_offset % kReadAlignment + (t.offset - span.file_offset);
+  const std::byte* bytes = ring_ + at;
+  span.begin = AlignDown(at, kReadAlignment);  // the tiles before it are done with
   span.used_up = tile + 1 == span.tile_end;
   if (t.resident() && t.resident_offset >= values_end_) {
     std::byte* home = arena_.Use(t.resident_offset, AlignUp(t.bytes, 64));
     std::memcpy(home, bytes, t.bytes);
     loaded_[tile] = 1;
+    --n_to_load_;
     bytes = home;
     if (span.used_up) DropOldest();
   }

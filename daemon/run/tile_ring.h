@@ -45,7 +45,8 @@ class TileRing {
     bool pending = false;      // the read is under way
     bool used_up = false;      // its last tile was acquired
     uint64_t file_offset = 0;  // of the first tile
-    uint64_t begin = 0;        // in the ring, a multiple of kReadAlignment
+    uint64_t base = 0;   // in the ring, a multiple of kReadAlignment: of the first tile's page
+    uint64_t begin = 0;  // of what is still needed
     uint64_t end = 0;
   };
 
@@ -77,6 +78,7 @@ class TileRing {
   std::array<Span, WeightReader::kMaxInFlight - 1> spans_;
   size_t oldest_ = 0;
   size_t n_spans_ = 0;
+  size_t n_to_load_ = 0;  // tiles of the model that are not in RAM for good
 };
 
 }  // namespace thimble
