@@ -18,7 +18,7 @@ void BlockSignals(std::initializer_list<int> signals);
 // While it lives, the first of `signals`, which must be blocked, requests a stop.
 class Interrupter {
  public:
-  explicit Interrupter(std::initializer_list<int> signals);
+  Interrupter(std::initializer_list<int> signals);
   ~Interrupter();
   Interrupter(const Interrupter&) = delete;
   Interrupter& operator=(const Interrupter&) = delete;
