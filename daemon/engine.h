@@ -45,6 +45,8 @@ class Engine final : public StatusSource {
 
   [[nodiscard]] Scheduler& scheduler() { return *scheduler_; }
   [[nodiscard]] Tokenizer& tokenizer() { return *tokenizer_; }
+  [[nodiscard]] const Model& model() const { return *model_; }
+  [[nodiscard]] const Plan& plan() const { return plan_; }
   [[nodiscard]] uint32_t context_tokens() const { return context_tokens_; }
   [[nodiscard]] uint32_t max_active() const { return max_active_; }
 

@@ -103,6 +103,8 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
       RpcServer::Start(options, RpcServices{.scheduler = engine.scheduler(),
                                             .tokenizer = engine.tokenizer(),
                                             .status = engine,
+                                            .model = engine.model(),
+                                            .plan = engine.plan(),
                                             .context_tokens = engine.context_tokens()});
   if (!server.ok()) return Fail(server.status());
 

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
+#include <string_view>
 
 #include "daemon/log.h"
 
@@ -16,9 +18,9 @@ namespace {
 // So many connections must have gone before the heap is asked to give its free pages back.
 constexpr size_t kTrimAfter = 8;
 
-// Accepts one connection into *duplicate and hands it to gRPC. False where there is nothing to
-// accept.
-bool AcceptOne(int listener, grpc::Server& server, int* duplicate) {
+// Accepts one connection into *accepted and *duplicate and hands it to gRPC. False where there is
+// nothing to accept.
+bool AcceptOne(int listener, grpc::Server& server, int* accepted, int* duplicate) {
   const int connection = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (connection < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ECONNABORTED || errno == EINTR) {
@@ -33,6 +35,7 @@ bool AcceptOne(int listener, grpc::Server& server, int* duplicate) {
     ::close(connection);
     return false;
   }
+  *accepted = connection;
   grpc::AddInsecureChannelFromFd(&server, connection);
   return true;
 }
@@ -43,6 +46,8 @@ RpcConnections::RpcConnections(int listener, size_t max_connections)
     : max_connections_(max_connections) {
   watched_.reserve(max_connections + 1);
   watched_.push_back({listener, POLLIN, 0});
+  peers_.reserve(max_connections + 1);
+  peers_.emplace_back();
 }
 
 RpcConnections::~RpcConnections() {
@@ -62,6 +67,8 @@ void RpcConnections::Release() {
     ::close(watched_[i].fd);
     watched_[i] = watched_.back();
     watched_.pop_back();
+    peers_[i] = peers_.back();
+    peers_.pop_back();
   }
   if (before >= kTrimAfter && size() < kTrimAfter) ::malloc_trim(0);
 }
@@ -70,9 +77,32 @@ void RpcConnections::Update(grpc::Server& server) {
   if (::poll(watched_.data(), watched_.size(), 0) <= 0) return;
   const bool waiting = (watched_[0].revents & POLLIN) != 0;
   Release();
+  Peer peer;
   int duplicate = -1;
-  while (waiting && size() < max_connections_ && AcceptOne(watched_[0].fd, server, &duplicate)) {
+  while (waiting && size() < max_connections_ &&
+         AcceptOne(watched_[0].fd, server, &peer.connection, &duplicate)) {
     watched_.push_back({duplicate, 0, 0});
+    socklen_t length = sizeof peer.credentials;
+    if (::getsockopt(duplicate, SOL_SOCKET, SO_PEERCRED, &peer.credentials, &length) != 0) {
+      peer.credentials = {};
+    }
+    peers_.push_back(peer);
+  }
+}
+
+void RpcConnections::AddPeer(const std::string& peer, LogLine& line) const {
+  constexpr std::string_view kPrefix = "fd:";  // what gRPC calls a connection that it was handed
+  int connection = -1;
+  if (peer.starts_with(kPrefix)) {
+    std::from_chars(peer.data() + kPrefix.size(), peer.data() + peer.size(), connection);
+  }
+  // A number may be used again before its last connection's end is noticed: the newest one counts.
+  for (size_t i = peers_.size() - 1; i > 0; --i) {
+    const ucred& credentials = peers_[i].credentials;
+    if (peers_[i].connection != connection) continue;
+    if (credentials.pid == 0) return;
+    line.Add("pid", credentials.pid).Add("uid", credentials.uid).Add("gid", credentials.gid);
+    return;
   }
 }
 

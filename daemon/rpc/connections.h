@@ -3,14 +3,18 @@
 // quota says: 200 clients at once took 7 MiB, and the daemon over its ceiling. Past the bound
 // clients wait in the socket's backlog until a place is free.
 //
-// Called by: RpcServer. Memory: 12 bytes a connection; gRPC's share is what the bound bounds.
+// Called by: RpcServer. Memory: 28 bytes a connection; gRPC's share is what the bound bounds.
 #pragma once
 
 #include <grpcpp/server.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <cstddef>
+#include <string>
 #include <vector>
+
+#include "daemon/log.h"
 
 namespace thimble {
 
@@ -27,6 +31,11 @@ class RpcConnections {
   // Accepts nothing more; open connections stay gRPC's.
   void StopListening();
 
+  // Adds the process, user and group of the client behind `peer` (a call's ServerContext::peer())
+  // to a line of the log: what the kernel says of a Unix socket's other end (SO_PEERCRED); nothing
+  // of a port's.
+  void AddPeer(const std::string& peer, LogLine& line) const;
+
   [[nodiscard]] size_t size() const { return watched_.size() - 1; }
 
  private:
@@ -35,6 +44,11 @@ class RpcConnections {
   // [0]: the listener. Then a duplicate of every connection's descriptor: gRPC owns the original
   // and tells nobody when it closes it, but it shuts the socket down, which the duplicate sees.
   std::vector<pollfd> watched_;
+  struct Peer {
+    int connection = -1;  // gRPC's descriptor
+    ucred credentials{};  // pid 0: not a Unix socket
+  };
+  std::vector<Peer> peers_;  // by the index in watched_
 };
 
 }  // namespace thimble

@@ -1,78 +1,11 @@
 #include "daemon/rpc/convert.h"
 
-#include <sys/random.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <utility>
-#include <vector>
-
 #include "daemon/rpc/utf8.h"
 
 namespace thimble {
 namespace {
 
 constexpr size_t kMaxMessageBytes = 2048;
-
-// A named request without a seed takes it from its name (FNV-1a), so that sending it again is the
-// same request and not a different one under a name that is taken.
-Result<uint64_t> ChooseSeed(const std::string& name) {
-  uint64_t seed = 0xcbf29ce484222325U;
-  if (!name.empty()) {
-    for (const char c : name) seed = (seed ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-    return seed;
-  }
-  if (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {
-    return ErrnoError(errno, "choose a seed");
-  }
-  return seed;
-}
-
-Result<SamplingOptions> ToSampling(const v1::SamplingOptions& message, const std::string& name) {
-  SamplingOptions options;
-  if (message.has_temperature()) options.temperature = message.temperature();
-  if (message.has_top_k()) options.top_k = message.top_k();
-  if (message.has_top_p()) options.top_p = message.top_p();
-  if (message.has_min_p()) options.min_p = message.min_p();
-  if (message.has_repeat_penalty()) options.repeat_penalty = message.repeat_penalty();
-  if (message.has_repeat_last_n()) options.repeat_last_n = message.repeat_last_n();
-  if (message.has_presence_penalty()) options.presence_penalty = message.presence_penalty();
-  if (message.has_frequency_penalty()) options.frequency_penalty = message.frequency_penalty();
-  if (message.has_seed()) {
-    options.seed = message.seed();
-  } else {
-    THIMBLE_ASSIGN_OR_RETURN(options.seed, ChooseSeed(name));
-  }
-  THIMBLE_RETURN_IF_ERROR(ValidateSampling(options));
-  return options;
-}
-
-Result<std::vector<TokenId>> ToTokens(const v1::TokenIds& message, uint32_t vocab_size) {
-  if (message.ids().empty()) return InvalidArgumentError("tokens: at least one id");
-  for (int i = 0; i < message.ids_size(); ++i) {
-    const int32_t id = message.ids(i);
-    if (id >= 0 && static_cast<uint32_t>(id) < vocab_size) continue;
-    return InvalidArgumentError("tokens[" + std::to_string(i) + "] " + std::to_string(id) +
-                                ": from 0 to " + std::to_string(vocab_size - 1));
-  }
-  return std::vector<TokenId>(message.ids().begin(), message.ids().end());
-}
-
-Result<std::vector<TokenId>> TokenizePrompt(const v1::GenerateRequest& message,
-                                            const RpcServices& services) {
-  const size_t most = size_t{kPromptBytesPerToken} * services.context_tokens;
-  if (message.prompt().size() > most) {
-    return OutOfRangeError("prompt of " + std::to_string(message.prompt().size()) +
-                           " bytes: at most " + std::to_string(most) + " for a context of " +
-                           std::to_string(services.context_tokens) + " tokens");
-  }
-  EncodeOptions options;
-  options.parse_special = message.parse_special();
-  THIMBLE_ASSIGN_OR_RETURN(std::vector<TokenId> tokens,
-                           services.tokenizer.Encode(message.prompt(), options));
-  if (tokens.empty()) return InvalidArgumentError("prompt: it gives no tokens; at least one");
-  return tokens;
-}
 
 v1::FinishReason ToReason(FinishReason reason) {
   switch (reason) {
@@ -94,56 +27,10 @@ v1::FinishReason ToReason(FinishReason reason) {
 
 }  // namespace
 
-Result<GenerationRequest> ToGenerationRequest(const v1::GenerateRequest& message,
-                                              const RpcServices& services) {
-  GenerationRequest request;
-  request.name = message.request_id();
-  if (request.name.size() > kMaxRequestNameBytes) {
-    return InvalidArgumentError("request_id of " + std::to_string(request.name.size()) +
-                                " bytes: at most " + std::to_string(kMaxRequestNameBytes));
-  }
-  if (message.has_max_tokens()) {
-    request.max_tokens = message.max_tokens();
-    if (request.max_tokens < 1 || request.max_tokens > services.context_tokens) {
-      return InvalidArgumentError("max_tokens " + std::to_string(request.max_tokens) +
-                                  ": from 1 to " + std::to_string(services.context_tokens));
-    }
-  } else {
-    request.max_tokens = std::min(request.max_tokens, services.context_tokens);
-  }
-  if (static_cast<size_t>(message.stop_size()) > kMaxStops) {
-    return InvalidArgumentError("stop with " + std::to_string(message.stop_size()) +
-                                " strings: at most " + std::to_string(kMaxStops));
-  }
-  for (const std::string& stop : message.stop()) {
-    if (stop.empty() || stop.size() > kMaxStopBytes) {
-      return InvalidArgumentError("stop string of " + std::to_string(stop.size()) +
-                                  " bytes: from 1 to " + std::to_string(kMaxStopBytes));
-    }
-    request.stop.push_back(stop);
-  }
-  request.ignore_eos = message.ignore_eos();
-  request.detach = message.detach();
-  THIMBLE_ASSIGN_OR_RETURN(request.sampling, ToSampling(message.sampling(), request.name));
-  switch (message.input_case()) {
-    case v1::GenerateRequest::kPrompt: {
-      THIMBLE_ASSIGN_OR_RETURN(request.prompt, TokenizePrompt(message, services));
-      return request;
-    }
-    case v1::GenerateRequest::kTokens: {
-      THIMBLE_ASSIGN_OR_RETURN(request.prompt,
-                               ToTokens(message.tokens(), services.tokenizer.vocab_size()));
-      return request;
-    }
-    case v1::GenerateRequest::INPUT_NOT_SET:
-      break;
-  }
-  return InvalidArgumentError("prompt or tokens: one of them must be set");
-}
-
-v1::GenerateEvent QueuedEvent(uint32_t position) {
+v1::GenerateEvent QueuedEvent(uint32_t position, double estimated_wait_seconds) {
   v1::GenerateEvent event;
   event.mutable_queued()->set_position(position);
+  event.mutable_queued()->set_estimated_wait_seconds(estimated_wait_seconds);
   return event;
 }
 
@@ -229,6 +116,10 @@ v1::GetStatusResponse ToMessage(const DaemonStatus& status) {
   m.set_stage_bytes_written(status.stage_bytes_written);
   for (const std::string& note : status.notes) m.add_notes(ToValidUtf8(note));
   return m;
+}
+
+std::string NotReady(const RpcContext& context) {
+  return context.stopping.empty() ? context.not_ready : "stopping: " + context.stopping;
 }
 
 grpc::Status ToGrpcStatus(const Status& status) {

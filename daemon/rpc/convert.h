@@ -15,12 +15,12 @@ namespace thimble {
 // time of tokenizing bounded.
 inline constexpr uint32_t kPromptBytesPerToken = 64;
 
-// Checks every field and tokenizes the prompt. INVALID_ARGUMENT names the field, its value and its
-// range; OUT_OF_RANGE: a prompt of more bytes than the context could hold.
-Result<GenerationRequest> ToGenerationRequest(const v1::GenerateRequest& message,
-                                              const RpcServices& services);
+// The most bytes of a prompt, or of a conversation's messages together.
+inline size_t MaxPromptBytes(const RpcServices& services) {
+  return size_t{kPromptBytesPerToken} * services.context_tokens;
+}
 
-v1::GenerateEvent QueuedEvent(uint32_t position);
+v1::GenerateEvent QueuedEvent(uint32_t position, double estimated_wait_seconds);
 v1::GenerateEvent StartedEvent(uint32_t prompt_tokens, uint32_t cached_prompt_tokens,
                                uint64_t seed);
 v1::GenerateEvent PromptProgressEvent(uint32_t done, uint32_t total);
@@ -29,6 +29,9 @@ v1::GenerateEvent TokenEvent(uint32_t index, TokenId id, const std::string& text
 v1::GenerateEvent DoneEvent(const RequestResult& result, const std::string& tail);
 
 v1::GetStatusResponse ToMessage(const DaemonStatus& status);
+
+// Why no requests are served, "stopping: ..." or "frozen: ..."; empty: they are.
+std::string NotReady(const RpcContext& context);
 
 // Messages are cut to 2 KiB: they travel in a header, and headers are bounded (8 KiB).
 grpc::Status ToGrpcStatus(const Status& status);

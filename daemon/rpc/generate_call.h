@@ -1,27 +1,26 @@
-// One Generate call, from waiting for a client to its last operation.
-//
-//   kAwaiting --accepted--> kStreaming --OnDone, refused--> kEnding --queue empty--> kFinishing
-//
-// It deletes itself when no operation of it is outstanding: while kAwaiting, when the server stops;
-// else when the queue has told that the call is over (AsyncNotifyWhenDone) and its write and its
-// finish, if any, have completed. A client that goes away is told to the scheduler at once.
-// Called by: the completion queue (the tags), the scheduler (RequestSink). Memory: about 2 KiB, the
-// request while it is tokenized, and at most max_events waiting events (replayed ones of a known
-// request aside).
+// A Generate or Chat call: tells its client what the scheduler tells it. A client that goes away is
+// told to the scheduler at once; one that reads slowly is left out of passes.
+// Called by: its Call, the scheduler (RequestSink). Memory: under 200 bytes, the request while it
+// is tokenized, and at most max_events waiting events (replayed ones of a known request aside).
 #pragma once
 
-#include <deque>
 #include <string>
 
-#include "daemon/rpc/context.h"
-#include "daemon/rpc/tag.h"
+#include "daemon/rpc/call.h"
+#include "daemon/rpc/generation_request.h"
 
 namespace thimble {
 
-class GenerateCall final : public RequestSink {
+class GenerationHandler : public CallHandler, public RequestSink {
  public:
-  // Waits for the next client.
-  static void Await(RpcContext& context);
+  using Parse = Result<GenerationCall> (*)(const grpc::ByteBuffer&, const RpcServices&);
+
+  // `method` is for the log.
+  GenerationHandler(Call& call, const char* method, Parse parse);
+  ~GenerationHandler() override;
+
+  Status OnMessage(const grpc::ByteBuffer& message) override;
+  void OnGone() override;
 
   void OnQueued(uint32_t position, double wait_seconds) override;
   void OnStarted(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override;
@@ -32,44 +31,20 @@ class GenerateCall final : public RequestSink {
   [[nodiscard]] bool CanAccept() const override;
 
  private:
-  enum class State { kAwaiting, kStreaming, kEnding, kFinishing };
+  void Send(const v1::GenerateEvent& event, bool newest_only = false);
 
-  explicit GenerateCall(RpcContext& context);
-  ~GenerateCall() override;
-
-  void Accepted(bool ok);
-  void Written(bool ok);
-  void Finished(bool ok);
-  void Over(bool ok);  // AsyncNotifyWhenDone
-
-  // Hands the request to the scheduler; an error is the call's status.
-  Status Submit();
-  // `event` replaces the last waiting one of the same kind where only the newest matters.
-  void Send(v1::GenerateEvent event, bool newest_only = false);
-  void End(const Status& status);
-  // Starts the next operation if none is under way.
-  void Pump();
-  void DeleteIfOver();
-
-  RpcContext& context_;
-  grpc::ServerContext call_;
-  v1::GenerateRequest request_;
-  grpc::ServerAsyncWriter<v1::GenerateEvent> writer_{&call_};
-  MemberTag<GenerateCall> accepted_{this, &GenerateCall::Accepted};
-  MemberTag<GenerateCall> written_{this, &GenerateCall::Written};
-  MemberTag<GenerateCall> finished_{this, &GenerateCall::Finished};
-  MemberTag<GenerateCall> over_tag_{this, &GenerateCall::Over};
-
-  State state_ = State::kAwaiting;
-  std::deque<v1::GenerateEvent> waiting_;
+  const char* const method_;
+  const Parse parse_;
   std::string tail_;
-  grpc::Status status_;  // from kEnding on
   uint64_t seed_ = 0;
   uint64_t number_ = 0;  // the scheduler's, while submitted_
   bool log_probabilities_ = false;
-  bool submitted_ = false;       // the scheduler may call this sink
-  bool op_outstanding_ = false;  // a write or the finish
-  bool over_ = false;
+  bool submitted_ = false;  // the scheduler may call this sink
+};
+
+class GenerateCall final : public GenerationHandler {
+ public:
+  explicit GenerateCall(Call& call) : GenerationHandler(call, "Generate", ParseGenerate) {}
 };
 
 }  // namespace thimble

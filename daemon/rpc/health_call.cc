@@ -1,125 +1,79 @@
 #include "daemon/rpc/health_call.h"
 
-#include <algorithm>
-#include <string>
+#include <array>
+
+#include "daemon/rpc/message.h"
 
 namespace thimble {
 namespace {
 
+using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-HealthCheckResponse StateOf(const RpcContext& context, const std::string& service) {
+constexpr std::string_view kReadiness = "thimble.v1.Thimble";
+constexpr std::array kStrings = {StringField{.number = 1, .name = "service"}};
+
+HealthCheckResponse::ServingStatus StateOf(const RpcContext& context, std::string_view service) {
+  if (!service.empty() && service != kReadiness) return HealthCheckResponse::SERVICE_UNKNOWN;
+  const bool frozen = !service.empty() && !context.not_ready.empty();
+  return context.stopping.empty() && !frozen ? HealthCheckResponse::SERVING
+                                             : HealthCheckResponse::NOT_SERVING;
+}
+
+grpc::ByteBuffer Response(HealthCheckResponse::ServingStatus status) {
   HealthCheckResponse response;
-  if (!service.empty() && service != v1::Thimble::service_full_name()) {
-    response.set_status(HealthCheckResponse::SERVICE_UNKNOWN);
-  } else {
-    response.set_status(context.stopping.empty() ? HealthCheckResponse::SERVING
-                                                 : HealthCheckResponse::NOT_SERVING);
-  }
-  return response;
+  response.set_status(status);
+  return ToBytes(response);
 }
 
 }  // namespace
 
-void HealthCheckCall::Await(RpcContext& context) {
-  auto* call = new HealthCheckCall(context);
-  context.health.RequestCheck(&call->call_, &call->request_, &call->writer_, context.queue,
-                              context.queue, &call->accepted_);
+Status AnswerHealthCheck(RpcContext& context, const grpc::ByteBuffer& request,
+                         grpc::ByteBuffer* response) {
+  HealthCheckRequest message;
+  THIMBLE_RETURN_IF_ERROR(ParseMessage(request, kStrings, &message));
+  const HealthCheckResponse::ServingStatus status = StateOf(context, message.service());
+  if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
+    return NotFoundError(R"(there is no such service; there are "" and "thimble.v1.Thimble")");
+  }
+  *response = Response(status);
+  return {};
 }
 
-void HealthCheckCall::Accepted(bool ok) {
-  if (!ok) {  // the server stops
-    delete this;
-    return;
-  }
-  if (context_.stopping.empty()) Await(context_);
-  const HealthCheckResponse response = StateOf(context_, request_.service());
-  if (response.status() == HealthCheckResponse::SERVICE_UNKNOWN) {
-    writer_.FinishWithError({grpc::StatusCode::NOT_FOUND,
-                             R"(there is no such service; there are "" and "thimble.v1.Thimble")"},
-                            &finished_);
-  } else {
-    writer_.Finish(response, grpc::Status::OK, &finished_);
-  }
-}
-
-void HealthCheckCall::Finished(bool /*ok*/) { delete this; }
-
-void HealthWatchCall::Await(RpcContext& context) {
-  auto* call = new HealthWatchCall(context);
-  call->call_.AsyncNotifyWhenDone(&call->over_tag_);
-  context.health.RequestWatch(&call->call_, &call->request_, &call->writer_, context.queue,
-                              context.queue, &call->accepted_);
+HealthWatchCall::HealthWatchCall(Call& call) : CallHandler(call) {
+  ++call_.context().health_watchers;
 }
 
 HealthWatchCall::~HealthWatchCall() {
-  --context_.calls;
-  std::erase(context_.watchers, this);
+  --call_.context().health_watchers;
+  std::erase(call_.context().tickers, this);
 }
 
-void HealthWatchCall::Accepted(bool ok) {
-  if (!ok) {  // the server stops; a call that never started is never told that it is over
-    delete this;
-    return;
+Status HealthWatchCall::OnMessage(const grpc::ByteBuffer& message) {
+  RpcContext& context = call_.context();
+  HealthCheckRequest request;
+  THIMBLE_RETURN_IF_ERROR(ParseMessage(message, kStrings, &request));
+  if (context.health_watchers > kMaxWatchers) {
+    return ResourceExhaustedError(std::to_string(kMaxWatchers) + " watchers are there already");
   }
-  state_ = State::kWatching;
-  if (!context_.stopping.empty()) {
-    Stop();
-    return;
-  }
-  Await(context_);
-  if (context_.watchers.size() >= kMaxWatchers) {
-    Finish({grpc::StatusCode::RESOURCE_EXHAUSTED,
-            std::to_string(kMaxWatchers) + " watchers are there already"});
-    return;
-  }
-  context_.watchers.push_back(this);
-  op_outstanding_ = true;
-  writer_.Write(StateOf(context_, request_.service()), &written_);
+  // A name that is not known is told so for ever: no more than a known one's length is kept.
+  service_ = request.service().substr(0, kReadiness.size() + 1);
+  context.tickers.push_back(this);
+  OnTick({});
+  return {};
 }
 
-void HealthWatchCall::Stop() {
-  if (op_outstanding_ || over_ || state_ != State::kWatching) return;
-  const HealthCheckResponse last = StateOf(context_, request_.service());
-  const grpc::Status status(grpc::StatusCode::UNAVAILABLE, context_.stopping);
-  if (last.status() == HealthCheckResponse::SERVICE_UNKNOWN) {
-    Finish(status);
-    return;
-  }
-  state_ = State::kFinishing;
-  op_outstanding_ = true;
-  writer_.WriteAndFinish(last, grpc::WriteOptions(), status, &finished_);
+void HealthWatchCall::OnTick(Clock::time_point /*now*/) {
+  const ServingStatus status = StateOf(call_.context(), service_);
+  if (told_ == status) return;
+  told_ = status;
+  constexpr int kNewest = 1;
+  call_.Send(Response(status), kNewest);
 }
 
-void HealthWatchCall::Finish(const grpc::Status& status) {
-  state_ = State::kFinishing;
-  op_outstanding_ = true;
-  writer_.Finish(status, &finished_);
-}
-
-void HealthWatchCall::Written(bool ok) {
-  op_outstanding_ = false;
-  if (!ok) {  // the client is gone: Over comes, or has come
-    call_.TryCancel();
-    state_ = State::kFinishing;
-  } else if (!context_.stopping.empty()) {
-    Stop();
-  }
-  DeleteIfOver();
-}
-
-void HealthWatchCall::Finished(bool /*ok*/) {
-  op_outstanding_ = false;
-  DeleteIfOver();
-}
-
-void HealthWatchCall::Over(bool /*ok*/) {
-  over_ = true;
-  DeleteIfOver();
-}
-
-void HealthWatchCall::DeleteIfOver() {
-  if (over_ && !op_outstanding_) delete this;
+void HealthWatchCall::OnStop() {
+  OnTick({});
+  call_.End(UnavailableError(call_.context().stopping));
 }
 
 }  // namespace thimble

@@ -1,5 +1,6 @@
 #include "daemon/rpc/server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <unistd.h>
@@ -8,10 +9,8 @@
 
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/rpc/call.h"
 #include "daemon/rpc/convert.h"
-#include "daemon/rpc/generate_call.h"
-#include "daemon/rpc/health_call.h"
-#include "daemon/rpc/status_call.h"
 
 namespace thimble {
 namespace {
@@ -32,28 +31,24 @@ RpcServer::RpcServer(const RpcServerOptions& options, const RpcServices& service
       context_{.services = services,
                .max_streams = options.max_streams,
                .max_events = options.max_events,
+               .max_request_bytes = static_cast<uint32_t>(
+                   std::min(kMaxMessageBytes, MaxPromptBytes(services) + kMessageSlack)),
                .service = {},
-               .health = {},
-               .stopping = {}} {}
+               .stopping = {},
+               .not_ready = {}} {}
 
 Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                     const RpcServices& services) {
   std::unique_ptr<RpcServer> server(new RpcServer(options, services));
   THIMBLE_RETURN_IF_ERROR(server->Bind(options.max_connections));
-  GenerateCall::Await(server->context_);
-  StatusCall::Await(server->context_);
-  HealthCheckCall::Await(server->context_);
-  HealthWatchCall::Await(server->context_);
+  Call::Await(server->context_);
   return server;
 }
 
 Status RpcServer::Bind(uint32_t max_connections) {
   grpc::ServerBuilder builder;
-  builder.RegisterService(&context_.service);
-  builder.RegisterService(&context_.health);
-  const uint64_t prompt_bytes = uint64_t{kPromptBytesPerToken} * context_.services.context_tokens;
-  builder.SetMaxReceiveMessageSize(
-      static_cast<int>(std::min(kMaxMessageBytes, prompt_bytes + kMessageSlack)));
+  builder.RegisterAsyncGenericService(&context_.service);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(context_.max_request_bytes));
   builder.SetMaxSendMessageSize(static_cast<int>(kMaxMessageBytes));
   builder.SetResourceQuota(grpc::ResourceQuota("thimble").Resize(kQuotaBytes));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
@@ -70,6 +65,7 @@ Status RpcServer::Bind(uint32_t max_connections) {
   THIMBLE_ASSIGN_OR_RETURN(const int listener,
                            Listen(address_, kBacklog, "gRPC", "choose another with --listen"));
   connections_ = std::make_unique<RpcConnections>(listener, max_connections);
+  context_.connections = connections_.get();
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
     return InternalError("start the gRPC server: its own message is in the log");
@@ -93,8 +89,14 @@ RpcServer::~RpcServer() {
   if (connections_ != nullptr && !address_.path.empty()) ::unlink(address_.path.c_str());
 }
 
+void RpcServer::Tick() {
+  const CallHandler::Clock::time_point now = CallHandler::Clock::now();
+  for (CallHandler* ticker : context_.tickers) ticker->OnTick(now);
+}
+
 size_t RpcServer::Poll(std::chrono::milliseconds wait) {
   connections_->Update(*server_);
+  if (!context_.tickers.empty()) Tick();
   gpr_timespec deadline = gpr_time_0(GPR_CLOCK_MONOTONIC);  // long past: do not sleep
   if (wait.count() > 0) {
     deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
@@ -114,13 +116,14 @@ void RpcServer::BeginShutdown(const std::string& why) {
   if (!context_.stopping.empty()) return;
   context_.stopping = why;
   connections_->StopListening();
-  for (HealthWatchCall* watcher : context_.watchers) watcher->Stop();
+  for (CallHandler* ticker : context_.tickers) ticker->OnStop();
   grpc_server_shutdown_and_notify(server_->c_server(), queue_->cq(), &shutdown_tag_);
 }
 
 void RpcServer::CancelAll() { grpc_server_cancel_all_calls(server_->c_server()); }
 
 void QuietGrpcLog() {
+  google::protobuf::SetLogHandler(nullptr);  // it would tell of every string that is not UTF-8
   gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
   gpr_set_log_function([](gpr_log_func_args* args) {
     if (args->severity != GPR_LOG_SEVERITY_ERROR) return;

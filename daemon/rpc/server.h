@@ -52,6 +52,8 @@ class RpcServer {
   // be ended by the scheduler (Suspend); the rest is cut off by CancelAll.
   void BeginShutdown(const std::string& why);
   void CancelAll();  // after BeginShutdown
+  // Why no request gets on; empty: they do. Readiness in grpc.health.v1 and GetStatus.
+  void SetNotReady(const std::string& why) { context_.not_ready = why; }
   // After BeginShutdown: every call and every connection is gone.
   [[nodiscard]] bool drained() const { return notified_ && context_.calls == 0; }
 
@@ -71,6 +73,7 @@ class RpcServer {
 
   RpcServer(const RpcServerOptions& options, const RpcServices& services);
   Status Bind(uint32_t max_connections);
+  void Tick();
   void ShutdownNotified(bool /*ok*/) { notified_ = true; }
 
   const ListenAddress address_;

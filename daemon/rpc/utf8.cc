@@ -44,4 +44,14 @@ std::string ToValidUtf8(std::string_view bytes) {
   return out;
 }
 
+size_t ValidUtf8Bytes(std::string_view bytes) {
+  std::string_view rest = bytes;
+  while (!rest.empty()) {
+    const Span span = Next(rest);
+    if (!span.valid) break;
+    rest.remove_prefix(span.bytes);
+  }
+  return bytes.size() - rest.size();
+}
+
 }  // namespace thimble

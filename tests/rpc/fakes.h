@@ -172,6 +172,8 @@ class FakeDaemon final : public StatusSource {
 
   FakeScheduler scheduler;
   RpcServerOptions options;
+  Model model;
+  Plan plan;
 
   // After the scheduler and the options are as the test wants them.
   void Start() {
@@ -216,7 +218,7 @@ class FakeDaemon final : public StatusSource {
     options.address = *ParseListenAddress(address_);
     FakeTokenizer tokenizer;
     Result<std::unique_ptr<RpcServer>> server =
-        RpcServer::Start(options, RpcServices{scheduler, tokenizer, *this, kContext});
+        RpcServer::Start(options, RpcServices{scheduler, tokenizer, *this, model, plan, kContext});
     if (!server.ok()) {
       started->set_value(server.status());
       return;

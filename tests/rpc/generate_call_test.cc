@@ -134,7 +134,7 @@ TEST(GenerateCall, EveryBadFieldIsNamedWithItsRange) {
        "tokens[0] -1: from 0 to 255"},
       {[](v1::GenerateRequest& r) { r.set_max_tokens(0); }, "max_tokens 0: from 1 to 512"},
       {[](v1::GenerateRequest& r) { r.set_max_tokens(513); }, "max_tokens 513: from 1 to 512"},
-      {[](v1::GenerateRequest& r) { r.add_stop(""); }, "stop string of 0 bytes: from 1 to 256"},
+      {[](v1::GenerateRequest& r) { r.add_stop(""); }, "stop[0] of 0 bytes: from 1 to 256"},
       {[](v1::GenerateRequest& r) { r.add_stop(std::string(257, 'a')); }, "of 257 bytes"},
       {[](v1::GenerateRequest& r) {
          for (int i = 0; i < 9; ++i) r.add_stop("a");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/rpc/fakes.h"
 
 namespace thimble {

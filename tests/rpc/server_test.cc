@@ -63,8 +63,8 @@ TEST(RpcServer, ASecondOneOnTheSameSocketIsRefused) {
   FakeTokenizer tokenizer;
   RpcServerOptions options;
   options.address = *ParseListenAddress(daemon.address());
-  const Result<std::unique_ptr<RpcServer>> second =
-      RpcServer::Start(options, RpcServices{scheduler, tokenizer, daemon, 512});
+  const Result<std::unique_ptr<RpcServer>> second = RpcServer::Start(
+      options, RpcServices{scheduler, tokenizer, daemon, daemon.model, daemon.plan, 512});
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().code(), StatusCode::kFailedPrecondition);
   EXPECT_NE(second.status().message().find(daemon.socket()), std::string::npos);
