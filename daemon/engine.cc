@@ -218,6 +218,7 @@ DaemonStatus Engine::Describe() const {
   if (const size_t next = runner_->stage(); next < plan_.stages.size()) {
     const Stage& stage = plan_.stages[next];
     status.stage = StageKindName(stage.kind);
+    status.stage_index = static_cast<uint32_t>(next);
     const bool in_layer = stage.kind > StageKind::kEmbed && stage.kind < StageKind::kFinalNorm;
     if (in_layer) status.stage += " of layer " + std::to_string(stage.layer);
   }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,12 @@ using TokenId = int32_t;
 struct EncodeOptions {
   bool add_special = true;     // the model's own BOS/EOS rules
   bool parse_special = false;  // "<|im_start|>" in the text becomes that token
+};
+
+// A part of a text whose origin matters.
+struct TextPart {
+  std::string_view text;
+  bool parse_special = false;
 };
 
 class Tokenizer {
@@ -49,6 +56,11 @@ class Tokenizer {
   [[nodiscard]] virtual Result<std::vector<TokenId>> Encode(std::string_view text,
                                                             const EncodeOptions& options) = 0;
 
+  // The same for the parts joined: one text, in which a special token is found only where all of
+  // it lies within one part whose parse_special is set. (User-defined ones are found everywhere.)
+  [[nodiscard]] virtual Result<std::vector<TokenId>> EncodeParts(std::span<const TextPart> parts,
+                                                                 bool add_special) = 0;
+
   // The bytes of one token; control tokens have none unless `show_special`. The bytes may be a part
   // of a UTF-8 character. Errors: OUT_OF_RANGE for an id outside the vocabulary. Ids that only pad
   // the embedding (the file's list of tokens ends before) have no bytes.
@@ -58,6 +70,9 @@ class Tokenizer {
   [[nodiscard]] virtual Result<std::string> Decode(const std::vector<TokenId>& ids) = 0;
 
   [[nodiscard]] virtual std::optional<TokenId> bos() const = 0;
+  [[nodiscard]] virtual std::optional<TokenId> eos() const = 0;
+  // BOS comes before every text by the model's own rule.
+  [[nodiscard]] virtual bool adds_bos() const = 0;
   // Any of these ends a generation (EOS, EOT and the like).
   [[nodiscard]] virtual const std::vector<TokenId>& end_tokens() const = 0;
   [[nodiscard]] virtual uint32_t vocab_size() const = 0;

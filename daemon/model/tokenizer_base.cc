@@ -6,6 +6,17 @@ namespace thimble {
 
 Result<std::vector<TokenId>> TokenizerBase::Encode(std::string_view text,
                                                    const EncodeOptions& options) {
+  const TextPart part = {text, options.parse_special};
+  return EncodeParts({&part, 1}, options.add_special);
+}
+
+Result<std::vector<TokenId>> TokenizerBase::EncodeParts(std::span<const TextPart> parts,
+                                                        bool add_special) {
+  std::string joined;
+  if (parts.size() != 1) {
+    for (const TextPart& part : parts) joined += part.text;
+  }
+  const std::string_view text = parts.size() == 1 ? parts[0].text : joined;
   if (text.size() > INT32_MAX) {
     return InvalidArgumentError("encode " + std::to_string(text.size()) +
                                 " bytes of text: at most " + std::to_string(INT32_MAX));
@@ -14,11 +25,18 @@ Result<std::vector<TokenId>> TokenizerBase::Encode(std::string_view text,
   VocabIndex::Reader reader(*parts_.index);
   THIMBLE_RETURN_IF_ERROR(reader.status());
   std::vector<TokenId> ids;
-  if (options.add_special && specials.add_bos) ids.push_back(*specials.bos);
+  if (add_special && specials.add_bos) ids.push_back(*specials.bos);
   size_t begin = 0;  // of the text behind the last special token
   size_t at = 0;
+  size_t part = 0;  // that `at` is in
+  size_t part_end = parts.empty() ? 0 : parts[0].text.size();
   while (at <= text.size()) {
-    const SpecialToken* special = specials.MatchPrefix(text.substr(at), options.parse_special);
+    while (at >= part_end && part + 1 < parts.size()) part_end += parts[++part].text.size();
+    const SpecialToken* special = nullptr;
+    if (at < part_end && parts[part].parse_special) {
+      special = specials.MatchPrefix(text.substr(at, part_end - at), true);
+    }
+    if (special == nullptr) special = specials.MatchPrefix(text.substr(at), false);
     const bool ends = special != nullptr || at == text.size();
     if (ends && at > begin) {
       THIMBLE_RETURN_IF_ERROR(EncodeText(reader, text.substr(begin, at - begin), &ids));
@@ -31,7 +49,7 @@ Result<std::vector<TokenId>> TokenizerBase::Encode(std::string_view text,
     at += special->text.size();
     begin = at;
   }
-  if (options.add_special && specials.add_eos) ids.push_back(*specials.eos);
+  if (add_special && specials.add_eos) ids.push_back(*specials.eos);
   return ids;
 }
 

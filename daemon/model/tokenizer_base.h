@@ -29,9 +29,13 @@ class TokenizerBase : public Tokenizer {
 
   [[nodiscard]] Result<std::vector<TokenId>> Encode(std::string_view text,
                                                     const EncodeOptions& options) final;
+  [[nodiscard]] Result<std::vector<TokenId>> EncodeParts(std::span<const TextPart> parts,
+                                                         bool add_special) final;
   [[nodiscard]] Result<std::string> TokenBytes(TokenId id, bool show_special) final;
   [[nodiscard]] Result<std::string> Decode(const std::vector<TokenId>& ids) final;
   [[nodiscard]] std::optional<TokenId> bos() const final { return parts_.specials.bos; }
+  [[nodiscard]] std::optional<TokenId> eos() const final { return parts_.specials.eos; }
+  [[nodiscard]] bool adds_bos() const final { return parts_.specials.add_bos; }
   [[nodiscard]] const std::vector<TokenId>& end_tokens() const final {
     return parts_.specials.end_tokens;
   }

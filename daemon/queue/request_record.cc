@@ -89,6 +89,17 @@ std::string EncodeRequest(const GenerationRequest& request, const ModelFingerpri
   return out;
 }
 
+bool IsRecordOf(std::string_view record, const GenerationRequest& request,
+                const ModelFingerprint& model) {
+  std::string kept(record);
+  std::string asked = EncodeRequest(request, model);
+  const size_t flags = sizeof kVersion + model.size();
+  if (kept.size() <= flags) return false;
+  kept[flags] = static_cast<char>(kept[flags] & ~kDetach);
+  asked[flags] = static_cast<char>(asked[flags] & ~kDetach);
+  return kept == asked;
+}
+
 Result<RequestRecord> DecodeRequest(std::string_view bytes) {
   const auto damaged = [&](const std::string& why) {
     return Damaged("request record", bytes.size(), why);

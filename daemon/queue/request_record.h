@@ -18,8 +18,13 @@ namespace thimble {
 // As Model::fingerprint: tokens mean something only with the model they were accepted for.
 using ModelFingerprint = std::array<uint8_t, 16>;
 
-// All of the request but its name, which the journal keeps. Equal requests have equal bytes.
+// All of the request but its name, which the journal keeps, and its client.
 std::string EncodeRequest(const GenerationRequest& request, const ModelFingerprint& model);
+
+// Whether `record` is that of `request`. A client that comes back may have changed its mind about
+// `detach`: it says what happens to the request, not what the request is.
+bool IsRecordOf(std::string_view record, const GenerationRequest& request,
+                const ModelFingerprint& model);
 
 struct RequestRecord {
   GenerationRequest request;  // without its name

@@ -122,7 +122,7 @@ void SchedulerImpl::ClientGone(uint64_t number) {
   Detach(*request);
   if (request->state == State::kEnded) {
     request->state = State::kGone;
-  } else if (!request->options.detach) {
+  } else if (!request->detach) {
     End(*request, FinishReason::kCancelled, CancelledError("the client is gone"));
   }
   Forget();

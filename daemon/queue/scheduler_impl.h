@@ -48,6 +48,7 @@ struct LiveRequest {
 
   const uint64_t number;
   const GenerationRequest options;  // without the prompt
+  bool detach = options.detach;     // as its newest client asks
   State state = State::kQueued;
   uint32_t n_prompt = 0;
   std::vector<int32_t> tokens;  // prompt, then generated; capacity reserved when it becomes active

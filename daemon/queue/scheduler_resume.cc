@@ -80,7 +80,7 @@ Result<uint64_t> SchedulerImpl::Attach(uint64_t number, const GenerationRequest&
     THIMBLE_RETURN_IF_ERROR(AttachEnded(*entry, request, sink));
     return number;
   }
-  if (entry->request != EncodeRequest(request, model_)) {
+  if (!IsRecordOf(entry->request, request, model_)) {
     return AlreadyExistsError(what + ": accepted before, with another prompt, options or model");
   }
   if (live == nullptr) {
@@ -90,6 +90,7 @@ Result<uint64_t> SchedulerImpl::Attach(uint64_t number, const GenerationRequest&
   if (live->sink != nullptr) return AlreadyExistsError(what + ": another client is being told");
   if (sink == nullptr) return number;
   live->sink = sink;
+  live->detach = request.detach;
   live->client = request.client;
   live->told_position = 0;
   if (live->state == State::kQueued) {
@@ -109,7 +110,7 @@ Status SchedulerImpl::AttachEnded(const Journal::Entry& entry, const GenerationR
     THIMBLE_RETURN_IF_ERROR(journal_.Remove(entry.number));
     return outcome.ok() ? record.status() : outcome.status();
   }
-  if (entry.request != EncodeRequest(request, model_)) {
+  if (!IsRecordOf(entry.request, request, model_)) {
     return AlreadyExistsError("request \"" + request.name +
                               "\": ended before, with another prompt, options or model");
   }

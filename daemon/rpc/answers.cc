@@ -66,6 +66,7 @@ void AddTensors(const Gguf& gguf, v1::GetModelResponse* m) {
 
 v1::GetStatusResponse StatusMessage(const RpcContext& context) {
   v1::GetStatusResponse m = ToMessage(context.services.status.Describe());
+  m.set_estimated_wait_seconds(context.services.scheduler.EstimatedWaitSeconds());
   const std::string why = NotReady(context);
   m.set_ready(why.empty());
   m.set_not_ready_reason(ToValidUtf8(why));
@@ -107,6 +108,11 @@ Status AnswerGetModel(RpcContext& context, const grpc::ByteBuffer& request,
   m.set_tokenizer(ToValidUtf8(tokenizer));
   if (const auto bos = services.tokenizer.bos()) m.set_bos_id(*bos);
   for (const TokenId id : services.tokenizer.end_tokens()) m.add_end_ids(id);
+  if (context.chat->ok()) {
+    m.set_chat_template(std::string(ChatFamilyName((*context.chat)->family())));
+  } else {
+    m.set_chat_template_note(ToValidUtf8(context.chat->status().message()));
+  }
   m.set_max_request_bytes(context.max_request_bytes);
   m.set_max_prompt_bytes(static_cast<uint32_t>(MaxPromptBytes(services)));
   *response = ToBytes(m);

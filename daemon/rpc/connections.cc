@@ -90,7 +90,7 @@ void RpcConnections::Update(grpc::Server& server) {
   }
 }
 
-void RpcConnections::AddPeer(const std::string& peer, LogLine& line) const {
+std::optional<ucred> RpcConnections::PeerOf(const std::string& peer) const {
   constexpr std::string_view kPrefix = "fd:";  // what gRPC calls a connection that it was handed
   int connection = -1;
   if (peer.starts_with(kPrefix)) {
@@ -98,12 +98,11 @@ void RpcConnections::AddPeer(const std::string& peer, LogLine& line) const {
   }
   // A number may be used again before its last connection's end is noticed: the newest one counts.
   for (size_t i = peers_.size() - 1; i > 0; --i) {
-    const ucred& credentials = peers_[i].credentials;
     if (peers_[i].connection != connection) continue;
-    if (credentials.pid == 0) return;
-    line.Add("pid", credentials.pid).Add("uid", credentials.uid).Add("gid", credentials.gid);
-    return;
+    if (peers_[i].credentials.pid == 0) break;
+    return peers_[i].credentials;
   }
+  return std::nullopt;
 }
 
 }  // namespace thimble

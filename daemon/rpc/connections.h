@@ -11,10 +11,9 @@
 #include <sys/socket.h>
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
-
-#include "daemon/log.h"
 
 namespace thimble {
 
@@ -31,10 +30,9 @@ class RpcConnections {
   // Accepts nothing more; open connections stay gRPC's.
   void StopListening();
 
-  // Adds the process, user and group of the client behind `peer` (a call's ServerContext::peer())
-  // to a line of the log: what the kernel says of a Unix socket's other end (SO_PEERCRED); nothing
-  // of a port's.
-  void AddPeer(const std::string& peer, LogLine& line) const;
+  // The process, user and group of the client behind `peer`, a call's ServerContext::peer(): what
+  // the kernel says of a Unix socket's other end (SO_PEERCRED); nothing of a port's.
+  [[nodiscard]] std::optional<ucred> PeerOf(const std::string& peer) const;
 
   [[nodiscard]] size_t size() const { return watched_.size() - 1; }
 

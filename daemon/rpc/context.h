@@ -5,9 +5,11 @@
 #include <grpcpp/grpcpp.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "daemon/model/chat_template.h"
 #include "daemon/model/model.h"
 #include "daemon/model/tokenizer.h"
 #include "daemon/plan/plan.h"
@@ -39,7 +41,8 @@ struct RpcContext {
   grpc::AsyncGenericService service;
   grpc::ServerCompletionQueue* queue = nullptr;
   const RpcConnections* connections = nullptr;
-  std::string stopping;          // why; empty: not stopping
+  std::unique_ptr<const Result<ChatTemplate>> chat = {};  // the model's, or why there is none
+  std::string stopping;                                   // why; empty: not stopping
   std::string not_ready;         // why no request gets on, the daemon's stop aside; empty: they do
   uint32_t calls = 0;            // call objects, the one that waits for a client included
   uint32_t streams = 0;          // of these, Generate and Chat calls

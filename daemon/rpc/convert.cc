@@ -99,6 +99,8 @@ v1::GetStatusResponse ToMessage(const DaemonStatus& status) {
   m.set_granularity(status.granularity);
   m.set_groups(status.groups);
   m.set_stage(status.stage);
+  m.set_stage_index(status.stage_index);
+  m.set_passes_total(status.passes);
   m.set_active_requests(status.requests.active);
   m.set_queued_requests(status.requests.queued);
   m.set_requests_total(status.requests.requests_total);

@@ -24,7 +24,7 @@ Status GenerationHandler::OnMessage(const grpc::ByteBuffer& message) {
     return ResourceExhaustedError(std::to_string(context.max_streams) +
                                   " calls are open already; no more are accepted");
   }
-  THIMBLE_ASSIGN_OR_RETURN(GenerationCall call, parse_(message, context.services));
+  THIMBLE_ASSIGN_OR_RETURN(GenerationCall call, parse_(message, context));
   seed_ = call.request.sampling.seed;
   log_probabilities_ = call.log_probabilities;
   const std::optional<ucred> peer = context.connections->PeerOf(call_.peer());

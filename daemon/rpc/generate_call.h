@@ -13,7 +13,7 @@ namespace thimble {
 
 class GenerationHandler : public CallHandler, public RequestSink {
  public:
-  using Parse = Result<GenerationCall> (*)(const grpc::ByteBuffer&, const RpcServices&);
+  using Parse = Result<GenerationCall> (*)(const grpc::ByteBuffer&, const RpcContext&);
 
   // `method` is for the log.
   GenerationHandler(Call& call, const char* method, Parse parse);
@@ -31,6 +31,8 @@ class GenerationHandler : public CallHandler, public RequestSink {
   [[nodiscard]] bool CanAccept() const override;
 
  private:
+  // The scheduler's refusal; of a full queue with when to try again.
+  void Refuse(const Status& status);
   void Send(const v1::GenerateEvent& event, bool newest_only = false);
 
   const char* const method_;
@@ -45,6 +47,11 @@ class GenerationHandler : public CallHandler, public RequestSink {
 class GenerateCall final : public GenerationHandler {
  public:
   explicit GenerateCall(Call& call) : GenerationHandler(call, "Generate", ParseGenerate) {}
+};
+
+class ChatCall final : public GenerationHandler {
+ public:
+  explicit ChatCall(Call& call) : GenerationHandler(call, "Chat", ParseChat) {}
 };
 
 }  // namespace thimble

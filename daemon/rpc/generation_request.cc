@@ -91,15 +91,15 @@ Result<GenerationCall> ToCall(const Message& message, const RpcServices& service
   return call;
 }
 
-Status CheckBytes(std::string_view field, size_t bytes, const RpcServices& services) {
+}  // namespace
+
+Status CheckPromptBytes(std::string_view field, size_t bytes, const RpcServices& services) {
   const size_t most = MaxPromptBytes(services);
   if (bytes <= most) return {};
   return OutOfRangeError(std::string(field) + " of " + std::to_string(bytes) + " bytes: at most " +
                          std::to_string(most) + " for a context of " +
                          std::to_string(services.context_tokens) + " tokens");
 }
-
-}  // namespace
 
 Status CheckTokenIds(std::string_view field, std::span<const int32_t> ids, uint32_t vocab_size) {
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -112,27 +112,21 @@ Status CheckTokenIds(std::string_view field, std::span<const int32_t> ids, uint3
 }
 
 Result<std::vector<TokenId>> TokenizeText(std::string_view field, const std::string& text,
-                                          const EncodeOptions& options,
-                                          const RpcServices& services) {
-  THIMBLE_RETURN_IF_ERROR(CheckBytes(field, text.size(), services));
-  return services.tokenizer.Encode(text, options);
+                                          const EncodeOptions& options, const RpcContext& context) {
+  THIMBLE_RETURN_IF_ERROR(CheckPromptBytes(field, text.size(), context.services));
+  return context.services.tokenizer.Encode(text, options);
 }
 
-Result<std::vector<TokenId>> TokenizeConversation(const v1::Conversation& /*conversation*/,
-                                                  const RpcServices& /*services*/) {
-  return UnimplementedError("conversation: not yet");
-}
-
-Result<GenerationCall> ParseGenerate(const grpc::ByteBuffer& bytes, const RpcServices& services) {
+Result<GenerationCall> ParseGenerate(const grpc::ByteBuffer& bytes, const RpcContext& context) {
   v1::GenerateRequest message;
   THIMBLE_RETURN_IF_ERROR(ParseMessage(bytes, kGenerateStrings, &message));
-  THIMBLE_ASSIGN_OR_RETURN(GenerationCall call, ToCall(message, services));
+  THIMBLE_ASSIGN_OR_RETURN(GenerationCall call, ToCall(message, context.services));
   std::vector<TokenId>& prompt = call.request.prompt;
   switch (message.input_case()) {
     case v1::GenerateRequest::kPrompt: {
       EncodeOptions options;
       options.parse_special = message.parse_special();
-      THIMBLE_ASSIGN_OR_RETURN(prompt, TokenizeText("prompt", message.prompt(), options, services));
+      THIMBLE_ASSIGN_OR_RETURN(prompt, TokenizeText("prompt", message.prompt(), options, context));
       if (prompt.empty()) return InvalidArgumentError("prompt: it gives no tokens; at least one");
       return call;
     }
@@ -140,13 +134,24 @@ Result<GenerationCall> ParseGenerate(const grpc::ByteBuffer& bytes, const RpcSer
       const auto& ids = message.tokens().ids();
       if (ids.empty()) return InvalidArgumentError("tokens: at least one id");
       prompt.assign(ids.begin(), ids.end());
-      THIMBLE_RETURN_IF_ERROR(CheckTokenIds("tokens", prompt, services.tokenizer.vocab_size()));
+      THIMBLE_RETURN_IF_ERROR(
+          CheckTokenIds("tokens", prompt, context.services.tokenizer.vocab_size()));
       return call;
     }
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;
   }
   return InvalidArgumentError("prompt or tokens: one of them must be set");
+}
+
+Result<GenerationCall> ParseChat(const grpc::ByteBuffer& bytes, const RpcContext& context) {
+  v1::ChatRequest message;
+  THIMBLE_RETURN_IF_ERROR(ParseMessage(bytes, kChatStrings, &message));
+  THIMBLE_ASSIGN_OR_RETURN(GenerationCall call, ToCall(message, context.services));
+  if (!message.has_conversation()) return InvalidArgumentError("conversation: it must be set");
+  THIMBLE_ASSIGN_OR_RETURN(call.request.prompt,
+                           TokenizeConversation(message.conversation(), context));
+  return call;
 }
 
 }  // namespace thimble

@@ -26,15 +26,15 @@ struct GenerationCall {
 
 // INVALID_ARGUMENT names the field, its value and its range; OUT_OF_RANGE: a prompt of more bytes
 // than the context could hold; FAILED_PRECONDITION: the model has no chat template that is known.
-Result<GenerationCall> ParseGenerate(const grpc::ByteBuffer& bytes, const RpcServices& services);
-Result<GenerationCall> ParseChat(const grpc::ByteBuffer& bytes, const RpcServices& services);
+Result<GenerationCall> ParseGenerate(const grpc::ByteBuffer& bytes, const RpcContext& context);
+Result<GenerationCall> ParseChat(const grpc::ByteBuffer& bytes, const RpcContext& context);
 
 // The parts of these that Tokenize and Detokenize share. `field` is for the message.
 Result<std::vector<TokenId>> TokenizeText(std::string_view field, const std::string& text,
-                                          const EncodeOptions& options,
-                                          const RpcServices& services);
+                                          const EncodeOptions& options, const RpcContext& context);
 Result<std::vector<TokenId>> TokenizeConversation(const v1::Conversation& conversation,
-                                                  const RpcServices& services);
+                                                  const RpcContext& context);
+Status CheckPromptBytes(std::string_view field, size_t bytes, const RpcServices& services);
 Status CheckTokenIds(std::string_view field, std::span<const int32_t> ids, uint32_t vocab_size);
 
 }  // namespace thimble

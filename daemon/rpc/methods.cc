@@ -53,6 +53,7 @@ struct Method {
 };
 constexpr std::array kMethods = {
     Method{"/thimble.v1.Thimble/Generate", Make<GenerateCall>},
+    Method{"/thimble.v1.Thimble/Chat", Make<ChatCall>},
     Method{"/thimble.v1.Thimble/Tokenize", Unary<AnswerTokenize>},
     Method{"/thimble.v1.Thimble/Detokenize", Unary<AnswerDetokenize>},
     Method{"/thimble.v1.Thimble/GetModel", Unary<AnswerGetModel>},

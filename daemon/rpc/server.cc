@@ -35,7 +35,10 @@ RpcServer::RpcServer(const RpcServerOptions& options, const RpcServices& service
                    std::min(kMaxMessageBytes, MaxPromptBytes(services) + kMessageSlack)),
                .service = {},
                .stopping = {},
-               .not_ready = {}} {}
+               .not_ready = {}} {
+  context_.chat = std::make_unique<const Result<ChatTemplate>>(
+      ChatTemplate::Open(services.model, services.tokenizer));
+}
 
 Result<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                     const RpcServices& services) {

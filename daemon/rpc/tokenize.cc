@@ -18,15 +18,15 @@ constexpr std::array kTokenizeStrings = {
     StringField{.number = 1, .name = "text"},
     StringField{.number = 2, .name = "conversation", .inside = kConversationStrings}};
 
-Result<std::vector<TokenId>> Ids(const RpcServices& services, const v1::TokenizeRequest& message) {
+Result<std::vector<TokenId>> Ids(const RpcContext& context, const v1::TokenizeRequest& message) {
   switch (message.input_case()) {
     case v1::TokenizeRequest::kText:
       return TokenizeText("text", message.text(),
                           {.add_special = !message.has_add_special() || message.add_special(),
                            .parse_special = message.parse_special()},
-                          services);
+                          context);
     case v1::TokenizeRequest::kConversation:
-      return TokenizeConversation(message.conversation(), services);
+      return TokenizeConversation(message.conversation(), context);
     case v1::TokenizeRequest::INPUT_NOT_SET:
       break;
   }
@@ -65,7 +65,7 @@ Status AnswerTokenize(RpcContext& context, const grpc::ByteBuffer& request,
                       grpc::ByteBuffer* response) {
   v1::TokenizeRequest message;
   THIMBLE_RETURN_IF_ERROR(ParseMessage(request, kTokenizeStrings, &message));
-  THIMBLE_ASSIGN_OR_RETURN(const std::vector<TokenId> ids, Ids(context.services, message));
+  THIMBLE_ASSIGN_OR_RETURN(const std::vector<TokenId> ids, Ids(context, message));
   v1::TokenizeResponse m;
   m.mutable_ids()->Add(ids.begin(), ids.end());
   if (message.pieces()) {

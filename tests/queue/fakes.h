@@ -63,9 +63,17 @@ class FakeRunner final : public Runner {
 class FakeTokenizer final : public Tokenizer {
  public:
   Result<std::vector<TokenId>> Encode(std::string_view text, const EncodeOptions& options) override;
+  Result<std::vector<TokenId>> EncodeParts(std::span<const TextPart> parts,
+                                           bool /*add_special*/) override {
+    std::string text;
+    for (const TextPart& part : parts) text += part.text;
+    return Encode(text, {});
+  }
   Result<std::string> TokenBytes(TokenId id, bool show_special) override;
   Result<std::string> Decode(const std::vector<TokenId>& ids) override;
   [[nodiscard]] std::optional<TokenId> bos() const override { return std::nullopt; }
+  [[nodiscard]] std::optional<TokenId> eos() const override { return std::nullopt; }
+  [[nodiscard]] bool adds_bos() const override { return false; }
   [[nodiscard]] const std::vector<TokenId>& end_tokens() const override { return ends; }
   [[nodiscard]] uint32_t vocab_size() const override { return kFakeVocab; }
 

@@ -21,14 +21,21 @@
 
 namespace thimble {
 
-// One token a byte; ids 0 to 255.
+// One token a byte; ids 0 to 255. 4, the end of turn of its conversations, ends a generation.
 class FakeTokenizer final : public Tokenizer {
  public:
+  static constexpr TokenId kEos = 4;
   Result<std::vector<TokenId>> Encode(std::string_view text,
                                       const EncodeOptions& /*options*/) override {
     std::vector<TokenId> ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
     return ids;
+  }
+  Result<std::vector<TokenId>> EncodeParts(std::span<const TextPart> parts,
+                                           bool /*add_special*/) override {
+    std::string text;
+    for (const TextPart& part : parts) text += part.text;
+    return Encode(text, {});
   }
   Result<std::string> TokenBytes(TokenId id, bool /*show_special*/) override {
     return std::string(1, static_cast<char>(id));
@@ -37,11 +44,13 @@ class FakeTokenizer final : public Tokenizer {
     return std::string(ids.begin(), ids.end());
   }
   [[nodiscard]] std::optional<TokenId> bos() const override { return std::nullopt; }
+  [[nodiscard]] std::optional<TokenId> eos() const override { return kEos; }
+  [[nodiscard]] bool adds_bos() const override { return false; }
   [[nodiscard]] const std::vector<TokenId>& end_tokens() const override { return end_tokens_; }
   [[nodiscard]] uint32_t vocab_size() const override { return 256; }
 
  private:
-  std::vector<TokenId> end_tokens_;
+  std::vector<TokenId> end_tokens_ = {kEos};
 };
 
 // Gives every request, in turn, one token a step: `text` of it, as often as it asked for. The

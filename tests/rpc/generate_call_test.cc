@@ -161,11 +161,12 @@ TEST(GenerateCall, EveryBadFieldIsNamedWithItsRange) {
 TEST(GenerateCall, TheSchedulersRefusalIsPassedOn) {
   FakeDaemon daemon;
   daemon.scheduler.max_requests = 0;
+  daemon.scheduler.wait_seconds = 2.5;
   daemon.Start();
   std::vector<v1::GenerateEvent> events;
   const Status status = Collect(daemon, Request(), &events);
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
-  EXPECT_EQ(status.message(), "the queue is full: 0 requests wait");
+  EXPECT_EQ(status.message(), "the queue is full: 0 requests wait; try again in 2.5 s");
 }
 
 TEST(GenerateCall, MoreCallsThanTheBoundAreRefused) {
