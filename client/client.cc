@@ -12,6 +12,17 @@ namespace {
 constexpr std::chrono::seconds kDeadline{10};
 constexpr std::chrono::seconds kTokenizeDeadline{60};  // a long text on a slow machine
 
+// What no daemon accepts (its own limit, GetModelResponse.max_request_bytes, may be less). Refused
+// here with both numbers: gRPC would reset the stream before the daemon could say anything.
+constexpr size_t kMaxRequestBytes = 1 << 20;
+
+Status CheckSize(const google::protobuf::MessageLite& request) {
+  const size_t bytes = request.ByteSizeLong();
+  if (bytes <= kMaxRequestBytes) return {};
+  return ResourceExhaustedError("the request has " + std::to_string(bytes) + " bytes: at most " +
+                                std::to_string(kMaxRequestBytes));
+}
+
 Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return {};
   const int code = status.error_code();
@@ -71,12 +82,14 @@ Status Client::Reconnect() {
 
 Status Client::Generate(const v1::GenerateRequest& request, grpc::ClientContext& context,
                         const OnEvent& on_event) {
+  THIMBLE_RETURN_IF_ERROR(CheckSize(request));
   const auto reader = stub_->Generate(&context, request);
   return ReadAll(*reader, context, on_event);
 }
 
 Status Client::Chat(const v1::ChatRequest& request, grpc::ClientContext& context,
                     const OnEvent& on_event) {
+  THIMBLE_RETURN_IF_ERROR(CheckSize(request));
   const auto reader = stub_->Chat(&context, request);
   return ReadAll(*reader, context, on_event);
 }

@@ -157,6 +157,8 @@ std::vector<OptionSpec> MakeTable() {
       Flag("allow-remote", &Config::allow_remote,
            "let --listen and --http take addresses that other machines reach: there is no "
            "authentication and no encryption"),
+      Flag("reflection", &Config::reflection,
+           "tell gRPC clients which services and messages there are (grpcurl, grpcui)"),
       WithFallback(Count("context", &Config::context_tokens, 2, 1U << 20,
                          "tokens of one request, prompt and generated"),
                    "the model's own, at most " + std::to_string(kDefaultContext)),

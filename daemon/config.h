@@ -30,6 +30,7 @@ struct Config {
   std::string listen = "unix:/run/thimble/thimble.sock";
   std::string http = "127.0.0.1:9464";  // "off": none
   bool allow_remote = false;
+  bool reflection = false;
   uint32_t context_tokens = 0;  // 0: the model's own, kDefaultContext at most
   uint32_t max_active = 4;
   uint32_t max_queue = 64;

@@ -187,6 +187,11 @@ Status Engine::CheckCacheSize(const Config& config) const {
                               "M for their keys and values; give that, or lower one of the others");
 }
 
+uint64_t Engine::progress() const {
+  return runner_->stats().passes + runner_->stage() + runner_->reader().stats().bytes +
+         scheduler_->status().generated_tokens_total;
+}
+
 DaemonStatus Engine::Describe() const {
   DaemonStatus status;
   status.version = THIMBLE_VERSION;

@@ -50,6 +50,9 @@ class Engine final : public StatusSource {
   [[nodiscard]] uint32_t context_tokens() const { return context_tokens_; }
   [[nodiscard]] uint32_t max_active() const { return max_active_; }
 
+  // A number that changes whenever a stage or a read of weights has been done.
+  [[nodiscard]] uint64_t progress() const;
+
   [[nodiscard]] DaemonStatus Describe() const override;
 
  private:

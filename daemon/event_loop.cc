@@ -81,6 +81,17 @@ void EventLoop::RunSteps() {
   } while (scheduler_.HasWork() && std::chrono::steady_clock::now() < end);
 }
 
+void EventLoop::CheckProgress(bool work) {
+  if (!progress_) return;
+  progress_watch_.Update(work, work ? progress_() : 0, ProgressWatch::Clock::now());
+  std::string frozen = progress_watch_.Frozen();
+  if (frozen == frozen_) return;
+  if (frozen.empty()) LogLine(LogLevel::kNotice, "thawed");
+  if (frozen_.empty()) LogLine(LogLevel::kError, "frozen").Add("why", frozen);
+  frozen_ = std::move(frozen);
+  server_.SetNotReady(frozen_);
+}
+
 std::chrono::milliseconds EventLoop::Tick() const {
   return short_tick_ && short_tick_() ? kShortTick : kIdleTick;
 }
@@ -89,6 +100,7 @@ Status EventLoop::Run() {
   while (stopping_.empty() || !server_.drained()) {
     const bool work = stopping_.empty() && scheduler_.HasWork();
     if (work) RunSteps();
+    CheckProgress(work);
     io_.restart();
     io_.poll();
     server_.Poll(work ? std::chrono::milliseconds(0) : Tick());

@@ -18,6 +18,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/progress_watch.h"
 #include "daemon/queue/scheduler.h"
 #include "daemon/rpc/server.h"
 #include "daemon/sd_notify.h"
@@ -52,8 +53,19 @@ class EventLoop {
   // On SIGHUP. Must stay valid while Run runs.
   void SetReload(std::function<void()> reload) { reload_ = std::move(reload); }
 
-  // Why Stop was called; empty: it was not.
-  [[nodiscard]] const std::string& stopping() const { return stopping_; }
+  // `progress`: a number that changes whenever work gets on. Where it stands still for `limit`
+  // while there is work, the server's readiness and not_ready() say so. Must stay valid while Run
+  // runs.
+  void WatchProgress(std::function<uint64_t()> progress,
+                     std::chrono::milliseconds limit = ProgressWatch::kLimit) {
+    progress_ = std::move(progress);
+    progress_watch_ = ProgressWatch(limit);
+  }
+
+  // Why requests are not served, "stopping: ..." or "frozen: ..."; empty: they are.
+  [[nodiscard]] std::string not_ready() const {
+    return stopping_.empty() ? frozen_ : "stopping: " + stopping_;
+  }
 
   // For timers and sockets of others.
   [[nodiscard]] boost::asio::io_context& io() { return io_; }
@@ -63,6 +75,7 @@ class EventLoop {
 
   void AwaitSignal();
   void RunSteps();
+  void CheckProgress(bool work);
   void FeedWatchdog();
   [[nodiscard]] std::chrono::milliseconds Tick() const;
   void CutOff();  // the grace period is over
@@ -77,6 +90,9 @@ class EventLoop {
   boost::asio::steady_timer watchdog_timer_{io_};
   std::function<bool()> short_tick_;
   std::function<void()> reload_;
+  std::function<uint64_t()> progress_;
+  ProgressWatch progress_watch_;
+  std::string frozen_;  // why the engine counts as frozen; empty: it does not
   std::string stopping_;
   bool cut_off_ = false;
   bool stuck_ = false;

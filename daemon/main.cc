@@ -59,7 +59,7 @@ Result<std::unique_ptr<HttpServer>> StartHttp(const Config& config, const Engine
   THIMBLE_ASSIGN_OR_RETURN(options.address, ParseListenAddress(config.http));
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> server,
                            HttpServer::Start(loop.io(), options, MakeHttpRoutes(engine, [&loop] {
-                                               return loop.stopping();
+                                               return loop.not_ready();
                                              })));
   loop.SetShortTick([http = server.get()] { return http->busy(); });
   return server;
@@ -98,6 +98,7 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
   if (!address.ok()) return Fail(address.status());
   options.address = *address;
   // Those the queue can hold, and some that are being refused or read their last events.
+  options.reflection = config.reflection;
   options.max_streams = engine.max_active() + config.max_queue + 32;
   Result<std::unique_ptr<RpcServer>> server =
       RpcServer::Start(options, RpcServices{.scheduler = engine.scheduler(),
@@ -111,6 +112,7 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
   Status status;
   {
     EventLoop loop(engine.scheduler(), **server);
+    loop.WatchProgress([&engine] { return engine.progress(); });
     const Result<std::unique_ptr<HttpServer>> http = StartHttp(config, engine, loop);
     if (!http.ok()) return Fail(http.status());
     loop.SetReload([&] { ApplyReread(reread(), config); });

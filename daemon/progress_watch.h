@@ -35,7 +35,7 @@ class ProgressWatch {
   }
 
  private:
-  const Clock::duration limit_;
+  Clock::duration limit_;
   std::optional<Clock::time_point> since_;  // of the last progress; nothing while there is no work
   Clock::time_point now_{};
   uint64_t progress_ = 0;

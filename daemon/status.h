@@ -32,7 +32,7 @@ struct DaemonStatus {
   std::string granularity;
   uint32_t groups = 0;
   std::string stage;
-  uint32_t stage_index = 0;  // running or next; of Plan::stages
+  uint32_t stage_index = 0;                         // running or next; of Plan::stages
   std::array<double, kStageKinds> stage_seconds{};  // by StageKind, waiting for weights aside
   uint64_t passes = 0;
   uint64_t pass_rows = 0;

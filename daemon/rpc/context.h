@@ -37,18 +37,20 @@ struct RpcContext {
   uint32_t max_streams;  // Generate and Chat calls that may be open; one more: RESOURCE_EXHAUSTED
   uint32_t max_events;  // waiting to be sent to one client before its request is left out of passes
   uint32_t max_request_bytes;
+  bool reflection;  // is served
 
   grpc::AsyncGenericService service;
   grpc::ServerCompletionQueue* queue = nullptr;
   const RpcConnections* connections = nullptr;
   std::unique_ptr<const Result<ChatTemplate>> chat = {};  // the model's, or why there is none
   std::string stopping;                                   // why; empty: not stopping
-  std::string not_ready;         // why no request gets on, the daemon's stop aside; empty: they do
-  uint32_t calls = 0;            // call objects, the one that waits for a client included
-  uint32_t streams = 0;          // of these, Generate and Chat calls
-  uint32_t status_watchers = 0;  // of these, WatchStatus
-  uint32_t health_watchers = 0;  // of these, Health.Watch
-  size_t bytes_outstanding = 0;  // being written, of all calls
+  std::string not_ready;          // why no request gets on, the daemon's stop aside; empty: they do
+  uint32_t calls = 0;             // call objects, the one that waits for a client included
+  uint32_t streams = 0;           // of these, Generate and Chat calls
+  uint32_t status_watchers = 0;   // of these, WatchStatus
+  uint32_t health_watchers = 0;   // of these, Health.Watch
+  uint32_t reflection_calls = 0;  // of these
+  size_t bytes_outstanding = 0;   // being written, of all calls
   std::vector<CallHandler*> tickers = {};  // told every turn of the loop, and the stop
 };
 

@@ -1,6 +1,5 @@
 #include "daemon/rpc/message.h"
 
-#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <array>
@@ -9,60 +8,34 @@
 #include <vector>
 
 #include "daemon/rpc/utf8.h"
+#include "daemon/rpc/wire.h"
 
 namespace thimble {
 namespace {
 
-using google::protobuf::io::CodedInputStream;
-
-// The wire types of Protobuf's encoding: never change these values.
-enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-
 // The first string of `message` that is not UTF-8, in words; empty where there is none.
 std::string FindBadString(std::string_view message, std::span<const StringField> strings,
                           const std::string& prefix) {
-  CodedInputStream in(reinterpret_cast<const uint8_t*>(message.data()),
-                      static_cast<int>(message.size()));
   std::vector<uint32_t> seen(strings.size());  // how often each field came
-  while (const uint32_t tag = in.ReadTag()) {
-    uint64_t ignored = 0;
-    uint32_t length = 0;
-    switch (tag & 7U) {
-      case kVarint:
-        if (!in.ReadVarint64(&ignored)) return {};
-        continue;
-      case kFixed64:
-        if (!in.Skip(8)) return {};
-        continue;
-      case kFixed32:
-        if (!in.Skip(4)) return {};
-        continue;
-      case kBytes:
-        break;
-      default:
-        return {};
-    }
-    if (!in.ReadVarint32(&length)) return {};
-    const auto at = static_cast<size_t>(in.CurrentPosition());
-    if (length > message.size() - at || !in.Skip(static_cast<int>(length))) return {};
-    const std::string_view value = message.substr(at, length);
+  std::string bad;
+  ForEachBytesField(message, [&](uint32_t number, std::string_view value) {
     for (size_t i = 0; i < strings.size(); ++i) {
-      if (strings[i].number != tag >> 3U) continue;
+      if (strings[i].number != number) continue;
       std::string name = prefix + std::string(strings[i].name);
       if (strings[i].repeated) name += "[" + std::to_string(seen[i]++) + "]";
       if (!strings[i].inside.empty()) {
-        std::string bad = FindBadString(value, strings[i].inside, name + ".");
-        if (!bad.empty()) return bad;
+        bad = FindBadString(value, strings[i].inside, name + ".");
       } else if (const size_t place = ValidUtf8Bytes(value); place < value.size()) {
         std::array<char, 8> byte{};
         (void)std::snprintf(byte.data(), byte.size(), "0x%02x",
                             static_cast<unsigned>(static_cast<unsigned char>(value[place])));
-        return name + ": byte " + std::to_string(place) + " (" + byte.data() +
-               ") is not UTF-8; it must be";
+        bad = name + ": byte " + std::to_string(place) + " (" + byte.data() +
+              ") is not UTF-8; it must be";
       }
     }
-  }
-  return {};
+    return bad.empty();
+  });
+  return bad;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "daemon/rpc/answers.h"
 #include "daemon/rpc/generate_call.h"
 #include "daemon/rpc/health_call.h"
+#include "daemon/rpc/reflection_call.h"
 #include "daemon/rpc/watch_status_call.h"
 
 namespace thimble {
@@ -63,12 +64,21 @@ constexpr std::array kMethods = {
     Method{"/grpc.health.v1.Health/Check", Unary<AnswerHealthCheck>},
     Method{"/grpc.health.v1.Health/Watch", Make<HealthWatchCall>},
 };
+constexpr std::array kReflection = {
+    Method{"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Make<ReflectionCall>},
+    Method{"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Make<ReflectionCall>},
+};
 
 }  // namespace
 
 Result<std::unique_ptr<CallHandler>> MakeHandler(const std::string& method, Call& call) {
   for (const Method& known : kMethods) {
     if (known.name == method) return known.make(call);
+  }
+  for (const Method& known : kReflection) {
+    if (known.name != method) continue;
+    if (call.context().reflection) return known.make(call);
+    return UnimplementedError("reflection is off; thimbled --reflection serves it");
   }
   return UnimplementedError("there is no method " + method.substr(0, 256));
 }

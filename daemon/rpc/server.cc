@@ -33,6 +33,7 @@ RpcServer::RpcServer(const RpcServerOptions& options, const RpcServices& service
                .max_events = options.max_events,
                .max_request_bytes = static_cast<uint32_t>(
                    std::min(kMaxMessageBytes, MaxPromptBytes(services) + kMessageSlack)),
+               .reflection = options.reflection,
                .service = {},
                .stopping = {},
                .not_ready = {}} {

@@ -29,6 +29,7 @@ struct RpcServerOptions {
   uint32_t max_streams = 128;     // open Generate calls
   uint32_t max_events = 16;       // waiting for one slow client
   uint32_t max_connections = 32;  // more wait in the socket's backlog
+  bool reflection = false;        // tells clients what there is (grpcurl, grpcui)
 };
 
 class RpcServer {

@@ -96,7 +96,7 @@ TEST(ChatTemplate, RendersWhatJinjaDoes) {
 
 TEST(ChatTemplate, WhatIsNoKnownFamilySaysWhatWasFound) {
   for (const char* jinja :
-       {"{{ '<|user|>\\n' + message['content'] + '<|end|>\\n' }}<|assistant|>",  // Phi 3
+       {"{{ '<|user|>\\n' + message['content'] + '<|end|>\\n' }}<|assistant|>",    // Phi 3
         "{{ '<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>' }}",  // Phi 4
         "{{ '[SYSTEM_PROMPT]' }}[INST][/INST]",                                    // Mistral v7
         "{{ '<|user|>\\n' + message['content'] + '\\n' }}<|assistant|>", "### Instruction:", ""}) {

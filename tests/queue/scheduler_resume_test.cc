@@ -90,6 +90,31 @@ TEST_F(ResumeTest, UnfinishedRequestsGoOnInOrderWithoutAClient) {
   EXPECT_FALSE(world_.scheduler->HasWork());
 }
 
+TEST_F(ResumeTest, AClientThatComesBackMayChangeItsMindAboutDetach) {
+  world_.Restart();
+  GenerationRequest request = Named("x", Greedy(1, 3, 6));
+  request.detach = true;
+  RecordingSink first;
+  const auto number = Submit(request, first);
+  ASSERT_TRUE(number.ok());
+  world_.Run(3);
+  world_.scheduler->ClientGone(*number);
+  request.detach = false;
+  RecordingSink second;
+  ASSERT_TRUE(Submit(request, second).ok()) << "the same request, detached or not";
+  world_.scheduler->ClientGone(*number);
+  EXPECT_FALSE(world_.scheduler->HasWork()) << "no longer detached: it ends with its client";
+  RecordingSink third;
+  ASSERT_TRUE(Submit(request, third).ok());
+  world_.Run();
+  EXPECT_EQ(third.done->reason, FinishReason::kLength);
+  RecordingSink fourth;
+  request.detach = true;
+  ASSERT_TRUE(Submit(request, fourth).ok()) << "its result is kept for either";
+  world_.Run();
+  EXPECT_EQ(fourth.ids, third.ids);
+}
+
 TEST_F(ResumeTest, AnEndThatWasNotRecordedIsFoundAgain) {
   world_.Restart();
   const GenerationRequest request = Named("x", Greedy(1, 3, 2));

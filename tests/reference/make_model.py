@@ -170,10 +170,10 @@ def make_gpt2(path, type_name="F32", seed=1, width=256, heads=4, ffn=512, layers
 
 def make_llama(path, type_name="F32", seed=1, width=256, heads=8, kv_heads=2, ffn=512, layers=2,
                vocabulary=512, context=512, tied=False, rope=(), rope_dimensions=None, rope_factors=None,
-               embedding_type=None, output_type=None, bpe=None, name=None):
+               embedding_type=None, output_type=None, bpe=None, name=None, chat_template=None):
     """`rope`: further metadata [(key after "llama.rope.", kind, value)]; `rope_factors`: Llama 3's divisors.
     `embedding_type`, `output_type`: where they are not `type_name`. `bpe`: the pretokenizer of a byte-pair
-    vocabulary instead of a SentencePiece one."""
+    vocabulary instead of a SentencePiece one. `chat_template`: in Jinja."""
     rng = np.random.default_rng(seed)
     head_dim = width // heads
     prefix = "llama."
@@ -190,6 +190,8 @@ def make_llama(path, type_name="F32", seed=1, width=256, heads=8, kv_heads=2, ff
                 (prefix + "rope.dimension_count", UINT32, rope_dimensions or head_dim)]
     metadata += [(prefix + "rope." + key, kind, value) for key, kind, value in rope]
     metadata += _bpe_vocabulary(vocabulary, bpe) if bpe else _spm_vocabulary(vocabulary)
+    if chat_template:
+        metadata.append(("tokenizer.chat_template", STRING, chat_template))
     tensors = {}
 
     def linear(name, rows, columns, kind=type_name):

@@ -62,6 +62,7 @@ class FakeScheduler final : public Scheduler {
   uint32_t max_requests = 1000;
   bool paused = false;
   Status step_error;
+  std::atomic<bool> frozen = false;     // has work, and does none
   std::vector<GenerationRequest> seen;  // read when the daemon has stopped
   std::atomic<uint32_t> live = 0;
   std::atomic<uint32_t> gone = 0;
@@ -103,6 +104,7 @@ class FakeScheduler final : public Scheduler {
   }
   Status Step() override {
     if (!step_error.ok()) return step_error;
+    if (frozen) return {};
     for (auto it = requests_.begin(); it != requests_.end();) {
       auto& request = *it++;
       if (!request.sink->CanAccept()) continue;
@@ -233,6 +235,8 @@ class FakeDaemon final : public StatusSource {
       return;
     }
     loop_ = std::make_unique<EventLoop>(scheduler, **server, grace_);
+    loop_->WatchProgress([this] { return scheduler.tokens.load(); },
+                         std::chrono::milliseconds(300));
     started->set_value({});
     ended_ = loop_->Run();
     server->reset();

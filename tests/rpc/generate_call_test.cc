@@ -1,7 +1,10 @@
 #include "daemon/rpc/generate_call.h"
 
+#include <grpcpp/generic/generic_stub.h>
+
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "client/client.h"
 #include "tests/rpc/fakes.h"
@@ -156,6 +159,135 @@ TEST(GenerateCall, EveryBadFieldIsNamedWithItsRange) {
   }
   std::vector<v1::GenerateEvent> events;
   EXPECT_TRUE(Collect(daemon, Request(), &events).ok()) << "the daemon goes on";
+}
+
+// The client's own library refuses to send it too, so the bytes are written by hand.
+Status SendBytes(const FakeDaemon& daemon, const std::string& method, const std::string& bytes) {
+  grpc::GenericStub stub(grpc::CreateChannel(daemon.address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  grpc::CompletionQueue queue;
+  const grpc::Slice slice(bytes);
+  const auto call = stub.PrepareUnaryCall(&context, "/thimble.v1.Thimble/" + method,
+                                          grpc::ByteBuffer(&slice, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  EXPECT_TRUE(queue.Next(&tag, &ok));
+  return {static_cast<StatusCode>(status.error_code()), status.error_message()};
+}
+
+TEST(GenerateCall, AStringThatIsNotUtf8IsNamed) {
+  FakeDaemon daemon;
+  daemon.Start();
+  struct Case {
+    std::string method, bytes, message;
+  };
+  const std::vector<Case> cases = {
+      {"Generate",
+       std::string("\x0a\x04"
+                   "ab\xff"
+                   "c",
+                   6),
+       "prompt: byte 2 (0xff) is not UTF-8; it must be"},
+      {"Generate",
+       std::string("\x0a\x01"
+                   "a\x2a\x01"
+                   "x\x2a\x02"
+                   "\xc3\x28",
+                   10),
+       "stop[1]: byte 0 (0xc3) is not UTF-8; it must be"},
+      {"Generate", std::string("\x42\x01\x80", 3), "request_id: byte 0 (0x80)"},
+      {"Chat",
+       std::string("\x0a\x08\x0a\x00\x0a\x04\x12\x02"
+                   "a\xed",
+                   10),
+       "conversation.messages[1].content: byte 1 (0xed)"},
+      {"Tokenize", std::string("\x0a\x01\xfe", 3), "text: byte 0 (0xfe)"},
+      {"Generate",
+       std::string("\x0a\x7f"
+                   "a",
+                   3),
+       "3 bytes are no message"},
+      {"GetStatus", std::string("\xff\xff", 2), "2 bytes are no message"}};
+  for (const Case& bad : cases) {
+    const Status status = SendBytes(daemon, bad.method, bad.bytes);
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << status.ToString();
+    EXPECT_NE(status.message().find(bad.message), std::string::npos) << status.ToString();
+  }
+  const Status unknown = SendBytes(daemon, "Sing", "");
+  EXPECT_EQ(unknown.code(), StatusCode::kUnimplemented);
+  EXPECT_EQ(unknown.message(), "there is no method /thimble.v1.Thimble/Sing");
+}
+
+v1::ChatRequest ChatOf(const std::vector<std::pair<v1::Role, std::string>>& messages) {
+  v1::ChatRequest request;
+  request.set_max_tokens(2);
+  for (const auto& [role, content] : messages) {
+    v1::ChatMessage& message = *request.mutable_conversation()->add_messages();
+    message.set_role(role);
+    message.set_content(content);
+  }
+  return request;
+}
+
+Status Chat(const FakeDaemon& daemon, const v1::ChatRequest& request) {
+  const auto stub = v1::Thimble::NewStub(
+      grpc::CreateChannel(daemon.address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  const auto reader = stub->Chat(&context, request);
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) {
+  }
+  const grpc::Status status = reader->Finish();
+  return {static_cast<StatusCode>(status.error_code()), status.error_message()};
+}
+
+TEST(ChatCall, AppliesTheModelsTemplate) {
+  FakeDaemon daemon;
+  daemon.model.gguf.metadata["tokenizer.chat_template"] =
+      std::string("{{ '<|user|>\\n' + message['content'] + eos_token }}<|assistant|>");
+  daemon.Start();
+  const Status status = Chat(daemon, ChatOf({{v1::ROLE_SYSTEM, "Short."}, {v1::ROLE_USER, "Hi"}}));
+  EXPECT_EQ(status.code(), StatusCode::kOk) << status.ToString();
+  struct Case {
+    v1::ChatRequest request;
+    std::string message;
+    StatusCode code = StatusCode::kInvalidArgument;
+  };
+  v1::ChatRequest no_tokens = ChatOf({{v1::ROLE_USER, "Hi"}});
+  no_tokens.set_max_tokens(0);
+  for (const Case& bad : std::vector<Case>{
+           {v1::ChatRequest(), "conversation: it must be set"},
+           {ChatOf(std::vector<std::pair<v1::Role, std::string>>(257, {v1::ROLE_USER, "a"})),
+            "messages with 257 of them: at most 256"},
+           {ChatOf({{v1::ROLE_UNSPECIFIED, "a"}}), "messages[0].role 0: 1 (system)"},
+           {ChatOf({{static_cast<v1::Role>(9), "a"}}), "messages[0].role 9: 1 (system)"},
+           {ChatOf({{v1::ROLE_ASSISTANT, "a"}}), "messages[0].role assistant: the last message"},
+           {no_tokens, "max_tokens 0: from 1 to 512"},
+           {ChatOf({{v1::ROLE_USER, std::string(64 * 512 + 1, 'a')}}),
+            "messages of 32769 bytes: at most 32768", StatusCode::kOutOfRange}}) {
+    const Status refused = Chat(daemon, bad.request);
+    EXPECT_EQ(refused.code(), bad.code) << bad.message << ": " << refused.ToString();
+    EXPECT_NE(refused.message().find(bad.message), std::string::npos)
+        << bad.message << ": " << refused.ToString();
+  }
+  ASSERT_TRUE(daemon.Stop().ok());
+  ASSERT_EQ(daemon.scheduler.seen.size(), 1);
+  const std::vector<TokenId>& prompt = daemon.scheduler.seen[0].prompt;
+  EXPECT_EQ(std::string(prompt.begin(), prompt.end()),
+            "<|system|>\nShort.\x04\n<|user|>\nHi\x04\n<|assistant|>\n");
+}
+
+TEST(ChatCall, AModelWithoutATemplateSaysSo) {
+  FakeDaemon daemon;
+  daemon.Start();
+  const Status status = Chat(daemon, ChatOf({{v1::ROLE_USER, "Hi"}}));
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status.ToString();
+  EXPECT_NE(status.message().find("tokenizer.chat_template"), std::string::npos);
 }
 
 TEST(GenerateCall, TheSchedulersRefusalIsPassedOn) {

@@ -4,8 +4,10 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "client/client.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/rpc/fakes.h"
 
@@ -106,6 +108,45 @@ TEST(HealthCall, WatchOfAnUnknownServiceSaysSoAndGoesOn) {
   EXPECT_FALSE(watcher.reader->Read(&last));
   EXPECT_EQ(watcher.reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(daemon.Join().ok());
+}
+
+TEST(HealthCall, AFrozenEngineIsNotReadyUntilItGetsOn) {
+  FakeDaemon daemon;
+  daemon.scheduler.frozen = true;
+  daemon.Start();
+  const auto stub = Connect(daemon);
+  Watcher ready(*stub, kReadiness);
+  ASSERT_TRUE(ready.started);
+  EXPECT_EQ(ready.first.status(), HealthCheckResponse::SERVING) << "no work, so nothing is frozen";
+  grpc::ClientContext context;
+  context.set_deadline(Soon());
+  std::thread waiting([&] {
+    Result<Client> client = Client::Connect(daemon.address());
+    ASSERT_TRUE(client.ok());
+    v1::GenerateRequest request;
+    request.set_prompt("Once");
+    request.set_max_tokens(400);
+    (void)client->Generate(request, context, [](const v1::GenerateEvent&) { return true; });
+  });
+  HealthCheckResponse next;
+  ASSERT_TRUE(ready.reader->Read(&next));
+  EXPECT_EQ(next.status(), HealthCheckResponse::NOT_SERVING);
+  Result<Client> client = Client::Connect(daemon.address());
+  ASSERT_TRUE(client.ok());
+  const Result<v1::GetStatusResponse> status = client->GetStatus();
+  ASSERT_TRUE(status.ok());
+  EXPECT_FALSE(status->ready());
+  EXPECT_EQ(status->not_ready_reason().find("frozen: requests wait"), 0)
+      << status->not_ready_reason();
+  Watcher alive(*stub, "");
+  EXPECT_EQ(alive.first.status(), HealthCheckResponse::SERVING) << "the process answers";
+  daemon.scheduler.frozen = false;
+  ASSERT_TRUE(ready.reader->Read(&next));
+  EXPECT_EQ(next.status(), HealthCheckResponse::SERVING);
+  context.TryCancel();
+  waiting.join();
+  alive.context.TryCancel();
+  (void)alive.reader->Finish();
 }
 
 TEST(HealthCall, WatchersAreBoundedAndThoseThatLeaveMakeRoom) {
