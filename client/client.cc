@@ -98,6 +98,7 @@ Result<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request
   grpc::ClientContext context;
   SetDeadline(context, kTokenizeDeadline);
   v1::TokenizeResponse response;
+  THIMBLE_RETURN_IF_ERROR(CheckSize(request));
   THIMBLE_RETURN_IF_ERROR(FromGrpc(stub_->Tokenize(&context, request, &response)));
   return response;
 }

@@ -12,7 +12,9 @@ build_packages=(cmake ninja-build g++ pkg-config libboost1.81-dev libboost-json1
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc liblmdb-dev libhwy-dev
   libedit-dev liburing-dev libpcre2-dev libxxhash-dev libcli11-dev libc-ares-dev zlib1g-dev libgtest-dev
   libgmock-dev libbenchmark-dev python3)
-test_packages=(python3-numpy python3-grpcio python3-yaml)
+test_packages=(python3-numpy python3-grpcio python3-protobuf python3-yaml)
+# Another Node.js (NodeSource's) brings npm along and refuses Debian's.
+command -v npm >/dev/null || test_packages+=(nodejs npm)
 package_packages=(dpkg-dev file)
 lint_packages=(clang-format clang-tidy)
 

@@ -46,20 +46,20 @@ Status SchedulerImpl::CheckRoom(uint64_t client) const {
   const uint32_t queued = Count(State::kQueued);
   const uint32_t free = options_.max_active - std::min(options_.max_active, Count(State::kActive));
   const uint64_t places = uint64_t{options_.max_queue} + free;
-  if (queued >= places) {
-    return ResourceExhaustedError("queue: " + std::to_string(queued) +
-                                  " requests wait, the limit is " +
-                                  std::to_string(options_.max_queue));
-  }
+  // What waits for a slot that is free will have left the queue before the next pass.
+  const auto full = [&] {
+    return "queue: " + std::to_string(queued) + " requests wait, for " +
+           std::to_string(options_.max_queue) + " places and " + std::to_string(free) +
+           " free slots";
+  };
+  if (queued >= places) return ResourceExhaustedError(full());
   const uint32_t kept = options_.max_queue / kNewcomersShare;
   const bool waits = std::any_of(requests_.begin(), requests_.end(), [=](const auto& r) {
     return r->state == State::kQueued && r->client == client;
   });
   if (waits && queued + kept >= places) {
-    return ResourceExhaustedError(
-        "queue: " + std::to_string(queued) + " requests wait, the limit is " +
-        std::to_string(options_.max_queue) + ", of which " + std::to_string(kept) +
-        " are kept for clients that have none waiting");
+    return ResourceExhaustedError(full() + "; " + std::to_string(kept) +
+                                  " of the places are kept for clients that have none waiting");
   }
   return {};
 }

@@ -46,7 +46,7 @@ struct RpcContext {
   std::string stopping;                                   // why; empty: not stopping
   std::string not_ready;          // why no request gets on, the daemon's stop aside; empty: they do
   uint32_t calls = 0;             // call objects, the one that waits for a client included
-  uint32_t streams = 0;           // of these, Generate and Chat calls
+  uint32_t streams = 0;           // of these, Generate and Chat calls with a request
   uint32_t status_watchers = 0;   // of these, WatchStatus
   uint32_t health_watchers = 0;   // of these, Health.Watch
   uint32_t reflection_calls = 0;  // of these

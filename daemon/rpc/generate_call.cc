@@ -12,14 +12,16 @@
 namespace thimble {
 
 GenerationHandler::GenerationHandler(Call& call, const char* method, Parse parse)
-    : CallHandler(call), method_(method), parse_(parse) {
-  ++call_.context().streams;
+    : CallHandler(call), method_(method), parse_(parse) {}
+
+GenerationHandler::~GenerationHandler() {
+  if (counted_) --call_.context().streams;
 }
 
-GenerationHandler::~GenerationHandler() { --call_.context().streams; }
-
 Status GenerationHandler::OnMessage(const grpc::ByteBuffer& message) {
-  const RpcContext& context = call_.context();
+  RpcContext& context = call_.context();
+  counted_ = true;  // from here on: a client that sends no request takes no place of another's
+  ++context.streams;
   if (context.streams > context.max_streams) {
     return ResourceExhaustedError(std::to_string(context.max_streams) +
                                   " calls are open already; no more are accepted");

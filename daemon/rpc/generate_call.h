@@ -39,7 +39,8 @@ class GenerationHandler : public CallHandler, public RequestSink {
   const Parse parse_;
   std::string tail_;
   uint64_t seed_ = 0;
-  uint64_t number_ = 0;  // the scheduler's, while submitted_
+  uint64_t number_ = 0;   // the scheduler's, while submitted_
+  bool counted_ = false;  // in RpcContext::streams
   bool log_probabilities_ = false;
   bool submitted_ = false;  // the scheduler may call this sink
 };

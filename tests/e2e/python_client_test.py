@@ -105,7 +105,7 @@ def generate_streams_its_events(test):
     assert collect(again)[1] == ids, "the same text"
     assert not any(event.token.HasField("log_probability") for event in again if event.HasField("token"))
     log = served.daemon.log()
-    assert f"method=Generate" in log and f"pid={os.getpid()} uid={os.getuid()} gid={os.getgid()}" in log, log
+    assert "method=Generate" in log and f"pid={os.getpid()} uid={os.getuid()} gid={os.getgid()}" in log, log
     served.end()
 
 
@@ -197,6 +197,15 @@ def health_is_told_and_watched(test):
     assert served.daemon.exit_status() == 0
 
 
+def without_json_names(definition):
+    """protoc writes fields' JSON names into a file's description, Python's own copy has none."""
+    for message in getattr(definition, "message_type", None) or getattr(definition, "nested_type", ()):
+        without_json_names(message)
+    for field in getattr(definition, "field", ()):
+        field.ClearField("json_name")
+    return definition
+
+
 def reflection_lists_what_there_is(test):
     served = Served(test, "--reflection")
     stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
@@ -210,7 +219,7 @@ def reflection_lists_what_there_is(test):
         answers[1].file_descriptor_response.file_descriptor_proto[0])
     own = descriptor_pb2.FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(own)
-    assert file == own
+    assert without_json_names(file) == without_json_names(own)
     served.end()
 
 

@@ -37,6 +37,7 @@ TEST(ConfigSources, ReadsEveryOptionFromTheCommandLine) {
                                         "--http",
                                         "off",
                                         "--allow-remote",
+                                        "--reflection",
                                         "--context",
                                         "256",
                                         "--max-active",
@@ -66,6 +67,7 @@ TEST(ConfigSources, ReadsEveryOptionFromTheCommandLine) {
   EXPECT_EQ(config.listen, "127.0.0.1:7070");
   EXPECT_EQ(config.http, "off");
   EXPECT_TRUE(config.allow_remote);
+  EXPECT_TRUE(config.reflection);
   EXPECT_EQ(config.context_tokens, 256);
   EXPECT_EQ(config.max_active, 2);
   EXPECT_EQ(config.max_queue, 0);
@@ -88,6 +90,7 @@ TEST(ConfigSources, EveryOptionIsReadFromTheEnvironmentAndTheFile) {
   other.listen = "[::1]:7070";
   other.http = "off";
   other.allow_remote = true;
+  other.reflection = true;
   other.context_tokens = 2;
   other.max_active = 3;
   other.max_queue = 5;

@@ -63,15 +63,16 @@ TEST_F(SchedulerTest, AnEighthOfTheQueueIsKeptForThoseWhoHaveNoneWaiting) {
   sinks.pop_back();
   EXPECT_EQ(sinks.size(), 15U);  // the free slot counts as a place
   EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
-  EXPECT_EQ(
-      refused.message(),
-      "queue: 15 requests wait, the limit is 16, of which 2 are kept for clients that have none "
-      "waiting");
+  EXPECT_EQ(refused.message(),
+            "queue: 15 requests wait, for 16 places and 1 free slots; 2 of the places are kept for "
+            "clients "
+            "that have none waiting");
   std::vector<RecordingSink> others(2);
   Submit(Of(2, 1, 3, 2), others[0]);
   EXPECT_EQ(Refused(Of(2, 1, 3, 2)).code(), StatusCode::kResourceExhausted);
   Submit(Of(3, 1, 3, 2), others[1]);
-  EXPECT_THAT(Refused(Of(4, 1, 3, 2)).message(), HasSubstr("17 requests wait, the limit is 16"));
+  EXPECT_THAT(Refused(Of(4, 1, 3, 2)).message(),
+              HasSubstr("17 requests wait, for 16 places and 1 free slots"));
   world_.Run();
   EXPECT_TRUE(others[1].done.has_value());
 }

@@ -93,7 +93,7 @@ TEST_F(SchedulerTest, OneMoreThanTheQueueHoldsIsResourceExhausted) {
   for (int i = 0; i < 3; ++i) Submit(Greedy(i, 3, 2), sinks[static_cast<size_t>(i)]);
   const Status full = Refused(Greedy(9, 3, 2));
   EXPECT_EQ(full.code(), StatusCode::kResourceExhausted);
-  EXPECT_EQ(full.message(), "queue: 3 requests wait, the limit is 2");
+  EXPECT_EQ(full.message(), "queue: 3 requests wait, for 2 places and 1 free slots");
   world_.RunUntil([&] { return world_.scheduler->status().active == 1; });
   EXPECT_EQ(Refused(Greedy(9, 3, 2)).code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(world_.journal->Unfinished()->size(), 3U);

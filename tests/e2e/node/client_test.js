@@ -12,7 +12,7 @@ const SECONDS = 60; // no call takes this long
 
 function load(file) {
   const definition = loader.loadSync(path.join(protos, file),
-    {includeDirs: [protos], keepCase: true, longs: Number, enums: String, oneofs: true});
+    {includeDirs: [protos], keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true});
   return grpc.loadPackageDefinition(definition);
 }
 
