@@ -163,9 +163,9 @@ std::vector<TokenId> EncodeChat(TokenizerUnderTest& tokenizer, std::string_view 
 TEST(ChatTemplate, TokensAreThoseOfTheWholeText) {
   TokenizerUnderTest tokenizer(ChatmlVocab(kChatml, false).File());
   ASSERT_TRUE(tokenizer.Open().ok());
-  // The message begins with the line end that the template's markup ends with: one token of both.
-  const std::vector<TokenId> ids = EncodeChat(tokenizer, "\nHi");
-  EXPECT_EQ(ids, tokenizer.Ids("<|im_start|>user\n\nHi<|im_end|>\n<|im_start|>assistant\n", true));
+  // The message is a line end, as the template's markup before it ends with: one token of both.
+  const std::vector<TokenId> ids = EncodeChat(tokenizer, "\n");
+  EXPECT_EQ(ids, tokenizer.Ids("<|im_start|>user\n\n<|im_end|>\n<|im_start|>assistant\n", true));
   EXPECT_EQ(std::count(ids.begin(), ids.end(), kTwoLines), 1);
   EXPECT_EQ(ids.front(), kImStart);
 }
