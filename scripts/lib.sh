@@ -102,9 +102,11 @@ parallel_jobs() {
   printf '%s\n' "$cores"
 }
 
-# build_preset NAME: configures (once) and builds build/NAME.
+# build_preset NAME [TARGET...]: configures (once) and builds build/NAME, all of it or these targets.
 build_preset() {
-  local preset=$1 launcher=()
+  local preset=$1 launcher=() targets=()
+  shift
+  [ $# = 0 ] || targets=(--target "$@")
   cd "$root"
   if [ ! -f "build/$preset/build.ninja" ]; then
     if command -v ccache >/dev/null; then
@@ -112,5 +114,5 @@ build_preset() {
     fi
     step "Configuring ($preset)" cmake --preset "$preset" "${launcher[@]}"
   fi
-  step "Building ($preset)" cmake --build "build/$preset" -j "$(parallel_jobs)"
+  step "Building ($preset)" cmake --build "build/$preset" -j "$(parallel_jobs)" "${targets[@]}"
 }
