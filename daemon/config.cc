@@ -153,7 +153,7 @@ std::vector<OptionSpec> MakeTable() {
                           "what enforces the ceiling; process: resource limits, weaker"),
       Path("state-dir", "DIR", &Config::state_dir, "journal and cache are kept here"),
       Address("listen", &Config::listen, false, "where gRPC clients connect"),
-      Address("http", &Config::http, true, "where health and metrics are read over HTTP"),
+      Address("http", &Config::http, true, "where the status page, health and metrics are read"),
       Flag("allow-remote", &Config::allow_remote,
            "let --listen and --http take addresses that other machines reach: there is no "
            "authentication and no encryption"),

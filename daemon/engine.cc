@@ -1,9 +1,14 @@
 #include "daemon/engine.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "daemon/ceiling/budget.h"
+#include "daemon/ceiling/cgroup_fs.h"
+#include "daemon/ceiling/program_pages.h"
+#include "daemon/figures.h"
 #include "daemon/log.h"
 #include "storage/cache_need.h"
 
@@ -158,6 +163,7 @@ Status Engine::OpenScheduler(const Config& config) {
   options.max_logit_rows = plan_.max_logit_rows;
   options.draft_tokens = config.draft_tokens;
   max_active_ = options.max_active;
+  max_queue_ = options.max_queue;
   if (max_active_ < config.max_active) {
     LogLine(LogLevel::kNotice, "queue")
         .Add("max_active", max_active_)
@@ -192,6 +198,13 @@ uint64_t Engine::progress() const {
          scheduler_->status().generated_tokens_total;
 }
 
+void Engine::Rest() {
+  state_.cache->ReleasePageCache();
+  state_.journal->ReleasePageCache();
+  DropProgramPageCache();
+  ::malloc_trim(0);
+}
+
 DaemonStatus Engine::Describe() const {
   DaemonStatus status;
   status.version = THIMBLE_VERSION;
@@ -210,6 +223,7 @@ DaemonStatus Engine::Describe() const {
   Result<CeilingUsage> usage = ceiling_->Usage();
   if (usage.ok()) {
     status.memory = *usage;
+    status.owners = SplitByOwner(*usage, runner_->arena_use());
   } else {
     status.notes.push_back(usage.status().ToString());
   }
@@ -227,12 +241,14 @@ DaemonStatus Engine::Describe() const {
     const bool in_layer = stage.kind > StageKind::kEmbed && stage.kind < StageKind::kFinalNorm;
     if (in_layer) status.stage += " of layer " + std::to_string(stage.layer);
   }
-  for (size_t kind = 0; kind < kStageKinds; ++kind) {
-    status.stage_seconds[kind] = static_cast<double>(run.stage_ns[kind]) * 1e-9;
-  }
+  status.pass_running = runner_->running();
+  status.stage_seconds = run.stage_seconds;
   status.passes = run.passes;
   status.pass_rows = run.rows;
   status.requests = scheduler_->status();
+  status.stage_seconds[static_cast<size_t>(StageKind::kSample)] = status.requests.sample_seconds;
+  status.max_active = max_active_;
+  status.max_queue = max_queue_;
   status.prefix_hit_tokens = kv_->stats().prefix_hit_tokens;
 
   const WeightReader& reader = runner_->reader();
@@ -243,6 +259,9 @@ DaemonStatus Engine::Describe() const {
   status.flash_bytes_read = reader.stats().bytes;
   status.flash_stall_seconds = static_cast<double>(reader.stats().stall_ns) * 1e-9;
   status.stage_bytes_written = store_->bytes_written();
+  if (const Result<std::string> io = KernelCgroupFs().Read("/proc/self/io"); io.ok()) {
+    status.flash_bytes_written = WriteBytes(*io);
+  }
   return status;
 }
 

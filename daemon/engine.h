@@ -53,6 +53,10 @@ class Engine final : public StatusSource {
   // A number that changes whenever a stage or a read of weights has been done.
   [[nodiscard]] uint64_t progress() const;
 
+  // Gives RAM back that work has left behind and idling does not need: LMDB's pages, what of the
+  // program's files nobody has mapped, free pages of the heap. Takes a millisecond.
+  void Rest();
+
   [[nodiscard]] DaemonStatus Describe() const override;
 
  private:
@@ -68,6 +72,7 @@ class Engine final : public StatusSource {
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   uint32_t context_tokens_ = 0;
   uint32_t max_active_ = 0;
+  uint32_t max_queue_ = 0;
   // In the order of opening: destroyed from the last to the first.
   std::unique_ptr<Ceiling> ceiling_;
   std::unique_ptr<RandomAccessFile> file_;

@@ -96,6 +96,18 @@ std::chrono::milliseconds EventLoop::Tick() const {
   return short_tick_ && short_tick_() ? kShortTick : kIdleTick;
 }
 
+void EventLoop::Rest(bool active) {
+  const auto now = std::chrono::steady_clock::now();
+  if (active) {
+    rests_ = 0;
+    rest_at_ = now + kRestAfter;
+  } else if (rest_ && rests_ < kRests && now >= rest_at_) {
+    ++rests_;
+    rest_at_ = now + kRestAfter;
+    rest_();
+  }
+}
+
 Status EventLoop::Run() {
   while (stopping_.empty() || !server_.drained()) {
     const bool work = stopping_.empty() && scheduler_.HasWork();
@@ -103,7 +115,9 @@ Status EventLoop::Run() {
     CheckProgress(work);
     io_.restart();
     io_.poll();
-    server_.Poll(work ? std::chrono::milliseconds(0) : Tick());
+    const std::chrono::milliseconds tick = Tick();
+    const size_t events = server_.Poll(work ? std::chrono::milliseconds(0) : tick);
+    Rest(work || events != 0 || tick == kShortTick);
     if (stuck_)
       return DeadlineExceededError("stop: calls are still open after they were cancelled");
   }

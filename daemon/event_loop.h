@@ -1,11 +1,11 @@
 // The one thread: gRPC's completion queue, Asio (signals, timers) and at most one stage, in turn.
 //
 // While there is work the scheduler steps for kStepBurst, then both queues are polled without
-// sleeping; idle, the thread sleeps in the completion queue and looks at Asio every kIdleTick. Only
-// this loop sleeps. Where a socket of Asio's has someone waiting (SetShortTick) it looks every
-// kShortTick.
-// A turn of the loop feeds the service manager's watchdog: a thread stuck in a stage or a handler
-// does not.
+// sleeping; idle, the thread sleeps in the completion queue (without connections: in poll(2) on the
+// listening socket) and looks at Asio every kIdleTick: 7 wake-ups a second, and gRPC's own threads
+// have 4. Only this loop sleeps. Where a socket of Asio's has someone waiting (SetShortTick) it
+// looks every kShortTick. A turn of the loop feeds the service manager's watchdog: a thread stuck
+// in a stage or a handler does not.
 //
 // Called by: main. Memory: some KiB.
 #pragma once
@@ -29,7 +29,7 @@ namespace thimble {
 class EventLoop {
  public:
   static constexpr std::chrono::milliseconds kStepBurst{2};
-  static constexpr std::chrono::milliseconds kIdleTick{100};
+  static constexpr std::chrono::milliseconds kIdleTick{150};
   static constexpr std::chrono::milliseconds kShortTick{5};
 
   // Takes SIGTERM, SIGINT and SIGHUP over. `grace`: for clients to take what was sent before they
@@ -67,6 +67,11 @@ class EventLoop {
     return stopping_.empty() ? frozen_ : "stopping: " + stopping_;
   }
 
+  // Called when nothing has happened for kRestAfter, and once more as long after that: the time to
+  // give RAM back that work has left behind.
+  void SetRest(std::function<void()> rest) { rest_ = std::move(rest); }
+  static constexpr std::chrono::seconds kRestAfter{5};
+
   // For timers and sockets of others.
   [[nodiscard]] boost::asio::io_context& io() { return io_; }
 
@@ -77,6 +82,7 @@ class EventLoop {
   void RunSteps();
   void CheckProgress(bool work);
   void FeedWatchdog();
+  void Rest(bool active);  // something has happened in this turn
   [[nodiscard]] std::chrono::milliseconds Tick() const;
   void CutOff();  // the grace period is over
 
@@ -89,6 +95,12 @@ class EventLoop {
   const std::chrono::microseconds watchdog_interval_ = WatchdogInterval();  // 0: nobody watches
   boost::asio::steady_timer watchdog_timer_{io_};
   std::function<bool()> short_tick_;
+  std::function<void()> rest_;
+  // Twice: pages that the first one finds dirty are on their way to the disk, the second drops
+  // them.
+  static constexpr int kRests = 2;
+  int rests_ = 0;
+  std::chrono::steady_clock::time_point rest_at_ = std::chrono::steady_clock::now() + kRestAfter;
   std::function<void()> reload_;
   std::function<uint64_t()> progress_;
   ProgressWatch progress_watch_;

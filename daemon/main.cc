@@ -57,10 +57,11 @@ Result<std::unique_ptr<HttpServer>> StartHttp(const Config& config, const Engine
   if (config.http == "off") return std::unique_ptr<HttpServer>();
   HttpOptions options;
   THIMBLE_ASSIGN_OR_RETURN(options.address, ParseListenAddress(config.http));
-  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> server,
-                           HttpServer::Start(loop.io(), options, MakeHttpRoutes(engine, [&loop] {
-                                               return loop.not_ready();
-                                             })));
+  const HttpSources sources{
+      .status = engine, .plan = engine.plan(), .not_ready = [&loop] { return loop.not_ready(); }};
+  THIMBLE_ASSIGN_OR_RETURN(
+      std::unique_ptr<HttpServer> server,
+      HttpServer::Start(loop.io(), options, MakeHttpRoutes(sources), MakeHttpEvents(sources)));
   loop.SetShortTick([http = server.get()] { return http->busy(); });
   return server;
 }
@@ -115,6 +116,7 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
     loop.WatchProgress([&engine] { return engine.progress(); });
     const Result<std::unique_ptr<HttpServer>> http = StartHttp(config, engine, loop);
     if (!http.ok()) return Fail(http.status());
+    loop.SetRest([&engine] { engine.Rest(); });
     loop.SetReload([&] { ApplyReread(reread(), config); });
     WarnOfRemote("listen", config.listen);
     WarnOfRemote("http", config.http);

@@ -13,6 +13,16 @@
 
 namespace thimble {
 
+// Who holds the control group's RAM, in bytes. They add up to what the group uses now: `program`
+// takes what is left of the anonymous RAM, `kernel` what is neither anonymous nor page cache.
+struct MemoryOwners {
+  uint64_t program = 0;     // its heap and stacks; its code, which is locked in RAM
+  uint64_t work = 0;        // of the arena: the ring of tiles, the running group's buffers
+  uint64_t resident = 0;    // of the arena: weights that stay
+  uint64_t page_cache = 0;  // LMDB's pages and other files', which the kernel takes back
+  uint64_t kernel = 0;      // page tables, sockets, rings, slab
+};
+
 struct DaemonStatus {
   std::string version;
   std::string model_name;
@@ -25,6 +35,7 @@ struct DaemonStatus {
   std::string enforcement;
   std::string control_group;
   CeilingUsage memory;
+  MemoryOwners owners;
 
   uint64_t plan_peak_bytes = 0;
   uint64_t arena_peak_bytes = 0;
@@ -32,12 +43,15 @@ struct DaemonStatus {
   std::string granularity;
   uint32_t groups = 0;
   std::string stage;
-  uint32_t stage_index = 0;                         // running or next; of Plan::stages
-  std::array<double, kStageKinds> stage_seconds{};  // by StageKind, waiting for weights aside
+  bool pass_running = false;
+  uint32_t stage_index = 0;                                 // in the plan: what runs or runs next
+  std::array<StageHistogram, kStageKinds> stage_seconds{};  // by StageKind, waiting aside
   uint64_t passes = 0;
   uint64_t pass_rows = 0;
 
   SchedulerStatus requests;
+  uint32_t max_active = 0;
+  uint32_t max_queue = 0;
   uint64_t prefix_hit_tokens = 0;
 
   double flash_bytes_per_second = 0;      // measured at start
@@ -47,6 +61,7 @@ struct DaemonStatus {
   uint64_t flash_bytes_read = 0;
   double flash_stall_seconds = 0;
   uint64_t stage_bytes_written = 0;
+  uint64_t flash_bytes_written = 0;  // by the process, whatever for; 0 where the kernel can't tell
   std::vector<std::string> notes;
 };
 

@@ -17,6 +17,8 @@ test_packages=(python3-numpy python3-grpcio python3-protobuf python3-yaml)
 command -v npm >/dev/null || test_packages+=(nodejs npm)
 package_packages=(dpkg-dev file)
 lint_packages=(clang-format clang-tidy)
+# For the status page's test; fonts, because Chromium without any measures no text.
+page_packages=(chromium fonts-dejavu-core)
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -89,6 +91,16 @@ require_packages() {
   step 'Fetching package lists' as_root apt-get -q update
   step "Installing ${#missing[@]} packages" as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get -q -y --no-install-recommends install "${missing[@]}"
+}
+
+# promtool into build/tools, without the Prometheus server that its package would start.
+fetch_promtool() {
+  local directory=$root/build/tools
+  if command -v promtool >/dev/null || [ -x "$directory/usr/bin/promtool" ]; then
+    return 0
+  fi
+  mkdir -p "$directory"
+  (cd "$directory" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb)
 }
 
 # How many compilers at once: one a core, but no more than have 1 GiB of memory each.

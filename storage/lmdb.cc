@@ -11,6 +11,8 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
+#include <fstream>
 #include <utility>
 
 #include "storage/base/bytes.h"
@@ -58,6 +60,33 @@ Result<int> TakeOwnership(const std::string& directory) {
   // The number is for the message alone: a full disk is no reason to refuse the directory.
   if (::ftruncate(fd, 0) == 0) (void)!::pwrite(fd, text.data(), end - text.data(), 0);
   return fd;
+}
+
+struct Mapping {
+  void* address = nullptr;  // null: not found
+  size_t bytes = 0;
+};
+
+// Where the shared, read-only map of the file `fd` is: LMDB does not tell (me_mapaddr is for
+// MDB_FIXEDMAP alone), the kernel does.
+Mapping FindMapping(int fd) {
+  std::error_code error;
+  const std::string file =
+      std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd), error).string();
+  std::ifstream maps("/proc/self/maps");
+  // "7f0000000000-7f0040000000 r--s 00000000 fe:00 1234      /path"
+  for (std::string line; !error && std::getline(maps, line);) {
+    if (!line.ends_with(file) || line.find(" r--s 00000000 ") == std::string::npos) continue;
+    uintptr_t begin = 0;
+    uintptr_t end = 0;
+    const char* const text = line.data();
+    const auto dash = std::from_chars(text, text + line.size(), begin, 16);
+    if (dash.ec != std::errc() || *dash.ptr != '-') continue;
+    if (std::from_chars(dash.ptr + 1, text + line.size(), end, 16).ec != std::errc()) continue;
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel gives addresses as numbers
+    return {reinterpret_cast<void*>(begin), static_cast<size_t>(end - begin)};
+  }
+  return {};
 }
 
 // LMDB reads through a map, where a page past the end of the file is SIGBUS. A file that was cut
@@ -248,17 +277,19 @@ Status LmdbEnv::Sync() {
 
 Status LmdbEnv::DropPageCache() {
   THIMBLE_RETURN_IF_ERROR(Sync());
-  MDB_envinfo info{};
+  ReleasePageCache();
+  return {};
+}
+
+void LmdbEnv::ReleasePageCache() {
   mdb_filehandle_t fd = -1;
-  int code = mdb_env_info(env_, &info);
-  if (code == 0) code = mdb_env_get_fd(env_, &fd);
-  if (code != 0) return LmdbError(code, "drop the page cache of", path_);
-  // The map is shared and read-only: its pages come back from the file. Both are advice.
-  if (info.me_mapaddr != nullptr) {
-    static_cast<void>(::madvise(info.me_mapaddr, info.me_mapsize, MADV_DONTNEED));
+  if (mdb_env_get_fd(env_, &fd) != 0) return;
+  // The map is shared and read-only: its pages come back from the file. As long as they are mapped
+  // the kernel keeps them.
+  if (const Mapping map = FindMapping(fd); map.address != nullptr) {
+    static_cast<void>(::madvise(map.address, map.bytes, MADV_DONTNEED));
   }
   static_cast<void>(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
-  return {};
 }
 
 Result<uint64_t> LmdbEnv::UsedBytes() const {

@@ -69,6 +69,9 @@ class LmdbEnv {
   Status Sync();
   // Sync, then lets the kernel drop the file's pages, mapped ones too. No transaction may be open.
   Status DropPageCache();
+  // The same without Sync, which may take seconds: pages that are not on disk yet are left, on
+  // their way there. Advice: nothing fails.
+  void ReleasePageCache();
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] uint64_t map_bytes() const { return map_bytes_; }

@@ -54,6 +54,7 @@ struct CeilingUsage {  // bytes, of the group
   uint64_t peak = 0;        // memory.max_usage_in_bytes, memory.peak (0 before Linux 5.19)
   uint64_t page_cache = 0;  // memory.stat: cache / file
   uint64_t anonymous = 0;   // memory.stat: rss / anon
+  uint64_t locked = 0;      // of the page cache, what is locked: memory.stat: unevictable
   uint64_t failures = 0;    // charges that ran into the limit: memory.failcnt and
                             // memory.memsw.failcnt, memory.events: max
   uint64_t oom_kills = 0;

@@ -234,6 +234,7 @@ Result<CeilingUsage> ReadGroupUsage(const CgroupFs& fs, int version, const std::
   // v1's total_ lines include groups beneath, as the usage does.
   usage.page_cache = ParseStat(stat, v1 ? "total_cache" : "file").value_or(0);
   usage.anonymous = ParseStat(stat, v1 ? "total_rss" : "anon").value_or(0);
+  usage.locked = ParseStat(stat, v1 ? "total_unevictable" : "unevictable").value_or(0);
   const std::string events_file = directory + (v1 ? "/memory.oom_control" : "/memory.events");
   const Result<std::string> events = fs.Read(events_file);
   if (events.ok()) usage.oom_kills = ParseStat(*events, "oom_kill").value_or(0);

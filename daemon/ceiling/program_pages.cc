@@ -44,8 +44,9 @@ void ForEachSegment(Use use) {
   ::dl_iterate_phdr(visit, &use);
 }
 
-// Lets the kernel drop what nobody has mapped of the program's file and its libraries'.
-void DropFilePages() {
+}  // namespace
+
+void DropProgramPageCache() {
   const auto drop = [](const char* path) {
     const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return;
@@ -64,8 +65,6 @@ void DropFilePages() {
   drop("/proc/self/exe");
 }
 
-}  // namespace
-
 Status KeepProgramPages() {
   // These are advice: where one is refused, more pages stay than need to.
   ForEachSegment([](const Segment& s) {
@@ -74,7 +73,7 @@ Status KeepProgramPages() {
     static_cast<void>(::madvise(s.pages, s.bytes, MADV_RANDOM));
     if (!s.writable) static_cast<void>(::madvise(s.pages, s.bytes, MADV_DONTNEED));
   });
-  DropFilePages();
+  DropProgramPageCache();
   uint64_t refused_bytes = 0;
   int error = 0;
   ForEachSegment([&](const Segment& s) {

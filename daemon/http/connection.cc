@@ -1,5 +1,6 @@
 #include "daemon/http/connection.h"
 
+#include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
@@ -20,21 +21,11 @@ unsigned StatusOf(const boost::system::error_code& error) {
   return error.category() == http::make_error_code(http::error::bad_method).category() ? 400 : 0;
 }
 
-std::string Serialised(const HttpAnswer& answer, bool head, bool keep_alive) {
-  const auto reason = http::obsolete_reason(static_cast<http::status>(answer.status));
-  std::string text = "HTTP/1.1 " + std::to_string(answer.status) + " ";
-  text.append(reason.data(), reason.size());
-  text += "\r\nContent-Type: " + answer.type;
-  text += "\r\nContent-Length: " + std::to_string(answer.body.size());
-  text += "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff";
-  if (answer.status == 405) text += "\r\nAllow: GET, HEAD";
-  text += keep_alive ? "\r\nConnection: keep-alive\r\n\r\n" : "\r\nConnection: close\r\n\r\n";
-  if (!head) text += answer.body;
-  return text;
-}
-
 HttpAnswer Refusal(unsigned status, std::string why) {
-  return {.status = status, .body = std::move(why) + "\n"};
+  HttpAnswer answer;
+  answer.status = status;
+  answer.body = std::move(why) + "\n";
+  return answer;
 }
 
 }  // namespace
@@ -118,25 +109,46 @@ void HttpConnection::Serve() {
     return;
   }
   const std::string_view target(request.target().data(), request.target().size());
-  Write(server_->Answer(target), head, keep_alive);
+  HttpAnswer answer = server_->Answer(target);
+  if (head) answer.events = false;
+  Write(std::move(answer), head, keep_alive);
 }
 
-void HttpConnection::Write(const HttpAnswer& answer, bool head, bool keep_alive) {
+void HttpConnection::Write(HttpAnswer answer, bool head, bool keep_alive) {
   Enter(State::kWriting, server_->timeout());
-  keep_alive_ = keep_alive;
-  answer_ = Serialised(answer, head, keep_alive);
+  streaming_ = answer.events;
+  keep_alive_ = keep_alive && !streaming_;
+  header_ = HttpHeader(answer, keep_alive_);
+  body_ = head ? std::string() : std::move(answer.body);
+  if (streaming_) server_->StreamBegins();
   parser_.reset();
-  boost::asio::async_write(socket_, boost::asio::buffer(answer_),
+  const std::array<boost::asio::const_buffer, 3> parts = {
+      boost::asio::buffer(header_), boost::asio::buffer(body_),
+      head ? boost::asio::const_buffer()
+           : boost::asio::const_buffer(answer.fixed.data(), answer.fixed.size())};
+  boost::asio::async_write(socket_, parts,
                            [self = shared_from_this()](const Error& error, size_t /*bytes*/) {
                              self->OnWritten(error);
                            });
 }
 
+void HttpConnection::Push(const std::shared_ptr<const std::string>& event) {
+  if (state_ != State::kStreaming) return;
+  Enter(State::kWriting, server_->timeout());
+  boost::asio::async_write(socket_, boost::asio::buffer(*event),
+                           [self = shared_from_this(), event](
+                               const Error& error, size_t /*bytes*/) { self->OnWritten(error); });
+}
+
 void HttpConnection::OnWritten(const Error& error) {
   if (server_ == nullptr) return;
-  answer_ = {};  // a connection that waits holds no answer
+  header_ = {};  // a connection that waits holds no answer
+  body_ = {};
   if (error) {
     Leave();
+  } else if (streaming_) {
+    Enter(State::kStreaming, Clock::duration::zero());
+    deadline_ = Clock::time_point::max();
   } else if (keep_alive_) {
     Read(buffer_.size() == 0 ? State::kBetween : State::kReading);
   } else {

@@ -2,11 +2,15 @@
 // again.
 //
 //   kReading -> kWriting -> kBetween -> kWriting -> ... -> kDraining (refused or last) -> closed
+//                        -> kStreaming -> kWriting -> kStreaming -> ... (server-sent events)
 //
 // Only GET and HEAD without a body are served. What is malformed gets its status (400, 405, 413,
 // 431) and the connection ends: after the answer what the client still sends is read and thrown
 // away for a moment, or the kernel would reset the connection before the client has read the
-// answer. Called by: HttpServer. Memory: 9 KiB and one answer; the request's fields, 8 KiB at most.
+// answer. A stream goes on until its client leaves; an event that finds the one before it still on
+// its way is left out, and a client that takes nothing for the server's timeout is dropped. Called
+// by: HttpServer. Memory: 9 KiB and one answer (what is fixed is sent from where it lies); the
+// request's fields, 8 KiB at most; in the kernel HttpServer::kSendBuffer.
 #pragma once
 
 #include <array>
@@ -21,15 +25,11 @@
 #include <string>
 #include <string_view>
 
+#include "daemon/http/answer.h"
+
 namespace thimble {
 
 class HttpServer;
-
-struct HttpAnswer {
-  unsigned status = 200;
-  std::string type = "text/plain; charset=utf-8";
-  std::string body;
-};
 
 class HttpConnection final : public std::enable_shared_from_this<HttpConnection> {
  public:
@@ -41,6 +41,8 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   HttpConnection(HttpServer& server, Socket socket);
 
   void Start();
+  // The next event of a stream.
+  void Push(const std::shared_ptr<const std::string>& event);
   // Ends it at once: the server is not called again.
   void Close();
 
@@ -48,12 +50,16 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   [[nodiscard]] Clock::time_point deadline() const { return deadline_; }
   // Since when it has been waiting for its client.
   [[nodiscard]] Clock::time_point since() const { return since_; }
-  // False between two requests: nobody waits for an answer, so a client that keeps its connection
-  // (as Prometheus does) does not keep the loop awake.
-  [[nodiscard]] bool busy() const { return state_ != State::kBetween; }
+  // False between two requests and between two events: nobody waits for an answer, so a client that
+  // keeps its connection (as Prometheus does) does not keep the loop awake.
+  [[nodiscard]] bool busy() const {
+    return state_ != State::kBetween && state_ != State::kStreaming;
+  }
+  // It takes server-sent events.
+  [[nodiscard]] bool streaming() const { return streaming_; }
 
  private:
-  enum class State { kReading, kBetween, kWriting, kDraining };
+  enum class State { kReading, kBetween, kWriting, kStreaming, kDraining };
   using Parser = boost::beast::http::request_parser<boost::beast::http::empty_body>;
   using Error = boost::system::error_code;
   static constexpr std::chrono::seconds kDrainTime{1};
@@ -65,7 +71,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   void OnHeader(const Error& error, size_t bytes);
   void Serve();
   // `head`: without the body.
-  void Write(const HttpAnswer& answer, bool head, bool keep_alive);
+  void Write(HttpAnswer answer, bool head, bool keep_alive);
   void OnWritten(const Error& error);
   void Drain();
   void Leave();  // closed by itself
@@ -79,8 +85,10 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   // end.
   boost::beast::flat_static_buffer<kMaxHeaderBytes + 1024> buffer_;
   std::optional<Parser> parser_;
-  std::string answer_;
+  std::string header_;
+  std::string body_;
   bool keep_alive_ = false;
+  bool streaming_ = false;
   int drain_reads_ = 0;
 };
 

@@ -67,6 +67,13 @@ void AddMemory(const DaemonStatus& status, MetricsText& text) {
       .Sample(memory.page_cache);
   text.Metric("thimble_memory_anonymous_bytes", "gauge", "Anonymous RAM of the control group.")
       .Sample(memory.anonymous);
+  const MemoryOwners& owners = status.owners;
+  text.Metric("thimble_memory_owned_bytes", "gauge", "RAM of the control group, by who holds it.")
+      .Sample(owners.program, {{"owner", "program"}})
+      .Sample(owners.work, {{"owner", "work"}})
+      .Sample(owners.resident, {{"owner", "resident"}})
+      .Sample(owners.page_cache, {{"owner", "page_cache"}})
+      .Sample(owners.kernel, {{"owner", "kernel"}});
   text.Metric("thimble_memory_failures_total", "counter", "Charges that ran into the limit.")
       .Sample(memory.failures);
   text.Metric("thimble_oom_kills_total", "counter", "Processes of the group that were killed.")
@@ -107,8 +114,8 @@ void AddStages(const DaemonStatus& status, MetricsText& text) {
   text.Metric("thimble_passes_total", "counter", "Walks through all stages.").Sample(status.passes);
   text.Metric("thimble_pass_rows_total", "counter", "Token positions computed by the passes.")
       .Sample(status.pass_rows);
-  text.Metric("thimble_stage_seconds_total", "counter",
-              "Time in stages of a kind, waiting for weights aside.");
+  text.Metric("thimble_stage_seconds", "histogram",
+              "Time of a stage, by kind, waiting for weights aside.");
   for (size_t kind = 0; kind < kStageKinds; ++kind) {
     text.Sample(status.stage_seconds[kind],
                 {{"kind", StageKindName(static_cast<StageKind>(kind))}});
@@ -117,11 +124,16 @@ void AddStages(const DaemonStatus& status, MetricsText& text) {
       .Sample(status.flash_bytes_read);
   text.Metric("thimble_flash_stall_seconds_total", "counter", "Time spent waiting for weights.")
       .Sample(status.flash_stall_seconds);
+  if (status.flash_bytes_written != 0) {
+    text.Metric("thimble_flash_written_bytes_total", "counter",
+                "Bytes that the daemon has had written to disk: journal, keys and values, outputs.")
+        .Sample(status.flash_bytes_written);
+  }
   text.Metric("thimble_stage_written_bytes_total", "counter", "Stage outputs written to disk.")
       .Sample(status.stage_bytes_written);
 }
 
-void AddCompatible(const DaemonStatus& status, MetricsText& text) {
+void AddLlamaCpp(const DaemonStatus& status, MetricsText& text) {
   const SchedulerStatus& requests = status.requests;
   text.Metric("llamacpp:prompt_tokens_total", "counter", "As thimble_prompt_tokens_total.")
       .Sample(requests.prompt_tokens_total);
@@ -131,6 +143,27 @@ void AddCompatible(const DaemonStatus& status, MetricsText& text) {
       .Sample(uint64_t{requests.active});
   text.Metric("llamacpp:requests_deferred", "gauge", "As thimble_requests_queued.")
       .Sample(uint64_t{requests.queued});
+}
+
+void AddVllm(const DaemonStatus& status, MetricsText& text) {
+  const SchedulerStatus& requests = status.requests;
+  text.Metric("vllm:num_requests_running", "gauge", "As thimble_requests_active.")
+      .Sample(uint64_t{requests.active});
+  text.Metric("vllm:num_requests_waiting", "gauge", "As thimble_requests_queued.")
+      .Sample(uint64_t{requests.queued});
+  text.Metric("vllm:prompt_tokens_total", "counter", "As thimble_prompt_tokens_total.")
+      .Sample(requests.prompt_tokens_total);
+  text.Metric("vllm:generation_tokens_total", "counter", "As thimble_generated_tokens_total.")
+      .Sample(requests.generated_tokens_total);
+  text.Metric("vllm:time_to_first_token_seconds", "histogram",
+              "As thimble_time_to_first_token_seconds.")
+      .Sample(requests.first_token_seconds);
+  text.Metric("vllm:inter_token_latency_seconds", "histogram",
+              "As thimble_inter_token_latency_seconds.")
+      .Sample(requests.token_interval_seconds);
+  text.Metric("vllm:request_queue_time_seconds", "histogram",
+              "As thimble_request_queue_time_seconds.")
+      .Sample(requests.queue_seconds);
 }
 
 }  // namespace
@@ -144,49 +177,53 @@ MetricsText& MetricsText::Metric(std::string_view name, std::string_view type,
   return *this;
 }
 
-void MetricsText::Line(std::string_view suffix, Labels labels, std::string_view value) {
+void MetricsText::Line(std::string_view suffix, Labels labels, std::string_view bound,
+                       std::string_view value) {
   text_.append(name_).append(suffix);
   char separator = '{';
-  for (const auto& [name, label] : labels) {
+  const auto add = [&](std::string_view name, std::string_view label) {
     text_ += separator;
     text_.append(name).append("=\"").append(Escaped(label)).append("\"");
     separator = ',';
-  }
+  };
+  for (const auto& [name, label] : labels) add(name, label);
+  if (!bound.empty()) add("le", bound);
   if (separator == ',') text_ += '}';
   text_.append(" ").append(value).append("\n");
 }
 
 MetricsText& MetricsText::Sample(double value, Labels labels) {
-  Line("", labels, Number(value));
+  Line("", labels, "", Number(value));
   return *this;
 }
 
 MetricsText& MetricsText::Sample(uint64_t value, Labels labels) {
-  Line("", labels, Number(value));
+  Line("", labels, "", Number(value));
   return *this;
 }
 
-MetricsText& MetricsText::Sample(const Histogram& histogram) {
+MetricsText& MetricsText::Sample(std::span<const double> bounds, std::span<const uint64_t> counts,
+                                 double sum, Labels labels) {
   uint64_t total = 0;
-  for (size_t i = 0; i < Histogram::kBounds.size(); ++i) {
-    total += histogram.counts[i];
-    const std::string bound = Number(Histogram::kBounds[i]);
-    Line("_bucket", {{"le", bound}}, Number(total));
+  for (size_t i = 0; i < bounds.size(); ++i) {
+    total += counts[i];
+    Line("_bucket", labels, Number(bounds[i]), Number(total));
   }
-  total += histogram.counts.back();
-  Line("_bucket", {{"le", "+Inf"}}, Number(total));
-  Line("_sum", {}, Number(histogram.sum));
-  Line("_count", {}, Number(total));
+  total += counts.back();
+  Line("_bucket", labels, "+Inf", Number(total));
+  Line("_sum", labels, "", Number(sum));
+  Line("_count", labels, "", Number(total));
   return *this;
 }
 
-std::string MetricsPage(const DaemonStatus& status, bool compatible) {
+std::string MetricsPage(const DaemonStatus& status, CompatibleNames names) {
   MetricsText text;
   AddIdentity(status, text);
   AddMemory(status, text);
   AddWork(status, text);
   AddStages(status, text);
-  if (compatible) AddCompatible(status, text);
+  if (names.llamacpp) AddLlamaCpp(status, text);
+  if (names.vllm) AddVllm(status, text);
   return std::move(text).Take();
 }
 

@@ -1,16 +1,17 @@
 // The metrics, in Prometheus' text format 0.0.4: what GET /metrics answers. Names are
 // thimble_NOUN_UNIT, units are seconds and bytes, counters end in _total. Called by: the HTTP
-// server's routes. Memory: the text, about 12 KiB, while it is told.
+// server's routes. Memory: the text, about 18 KiB, while it is told.
 #pragma once
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include "daemon/queue/histogram.h"
 #include "daemon/status.h"
+#include "storage/base/histogram.h"
 
 namespace thimble {
 
@@ -26,19 +27,32 @@ class MetricsText {
   // Of the metric named last. Values of labels may be any bytes.
   MetricsText& Sample(double value, Labels labels = {});
   MetricsText& Sample(uint64_t value, Labels labels = {});
-  MetricsText& Sample(const Histogram& histogram);
+  template <typename Bounds>
+  MetricsText& Sample(const BasicHistogram<Bounds>& histogram, Labels labels = {}) {
+    return Sample(histogram.kBounds, histogram.counts, histogram.sum, labels);
+  }
 
   [[nodiscard]] std::string Take() && { return std::move(text_); }
 
  private:
-  void Line(std::string_view suffix, Labels labels, std::string_view value);
+  // `counts`: one more than `bounds`, not cumulative.
+  MetricsText& Sample(std::span<const double> bounds, std::span<const uint64_t> counts, double sum,
+                      Labels labels);
+  // `bound`: of a histogram's bucket; empty: none.
+  void Line(std::string_view suffix, Labels labels, std::string_view bound, std::string_view value);
 
   std::string text_;
   std::string name_;
 };
 
-// All of them. `compatible`: llama-server's names for what both have, too ("llamacpp:..."; the
-// colon is what promtool's style check complains about).
-std::string MetricsPage(const DaemonStatus& status, bool compatible);
+// The names of other servers for what both have, told beside ours on request: dashboards made for
+// them work. Their colons are what promtool's style check complains about.
+struct CompatibleNames {
+  bool llamacpp = false;
+  bool vllm = false;
+};
+
+// All of them.
+std::string MetricsPage(const DaemonStatus& status, CompatibleNames names = {});
 
 }  // namespace thimble

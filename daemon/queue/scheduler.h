@@ -22,9 +22,9 @@
 #include <string>
 
 #include "daemon/model/tokenizer.h"
-#include "daemon/queue/histogram.h"
 #include "daemon/queue/request.h"
 #include "daemon/run/runner.h"
+#include "storage/base/histogram.h"
 #include "storage/journal.h"
 
 namespace thimble {
@@ -52,6 +52,7 @@ struct SchedulerStatus {
   Histogram queue_seconds;           // from acceptance to the first pass
   Histogram first_token_seconds;     // from acceptance
   Histogram token_interval_seconds;  // between two tokens of a request
+  StageHistogram sample_seconds;     // drawing the tokens of a pass
 };
 
 class Scheduler {

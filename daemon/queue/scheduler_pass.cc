@@ -88,6 +88,7 @@ void SchedulerImpl::PassDone() {
   emitted_.clear();
   emitters_.clear();
   MeasurePass();
+  const double drawing = options_.clock();
   // The pass is over: what ends from here on does not leave it.
   for (size_t i = 0; i < items_.size(); ++i) {
     LiveRequest* request = in_pass_[i];
@@ -108,6 +109,8 @@ void SchedulerImpl::PassDone() {
   }
   items_.clear();
   in_pass_.clear();
+  if (!emitted_.empty()) totals_.sample_seconds.Observe(options_.clock() - drawing);
+
   // Durable before anyone is told.
   const Status journaled = emitted_.empty() ? Status() : journal_.AppendTokens(emitted_);
   const double now = options_.clock();

@@ -73,6 +73,12 @@ void RpcConnections::Release() {
   if (before >= kTrimAfter && size() < kTrimAfter) ::malloc_trim(0);
 }
 
+bool RpcConnections::AwaitFirst(std::chrono::milliseconds wait) {
+  if (size() != 0 || watched_[0].fd < 0) return false;
+  (void)::poll(watched_.data(), 1, static_cast<int>(wait.count()));
+  return true;
+}
+
 void RpcConnections::Update(grpc::Server& server) {
   if (::poll(watched_.data(), watched_.size(), 0) <= 0) return;
   const bool waiting = (watched_[0].revents & POLLIN) != 0;

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -27,6 +28,9 @@ class RpcConnections {
 
   // Lets go of connections that are over and hands waiting ones to `server`. Never blocks.
   void Update(grpc::Server& server);
+  // Sleeps, at most `wait`, until there is someone to accept. False, at once, where that would not
+  // do: there are connections, which gRPC alone can wait for, or nobody is accepted any more.
+  bool AwaitFirst(std::chrono::milliseconds wait);
   // Accepts nothing more; open connections stay gRPC's.
   void StopListening();
 

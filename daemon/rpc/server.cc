@@ -100,6 +100,10 @@ void RpcServer::Tick() {
 
 size_t RpcServer::Poll(std::chrono::milliseconds wait) {
   connections_->Update(*server_);
+  if (wait.count() > 0 && connections_->AwaitFirst(wait)) {
+    connections_->Update(*server_);
+    wait = {};
+  }
   if (!context_.tickers.empty()) Tick();
   gpr_timespec deadline = gpr_time_0(GPR_CLOCK_MONOTONIC);  // long past: do not sleep
   if (wait.count() > 0) {

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <string>
 
@@ -41,6 +42,21 @@ Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes) {
         ::madvise(base, static_cast<size_t>(AlignDown(bytes, kHugePageBytes)), MADV_HUGEPAGE));
   }
   return std::unique_ptr<Arena>(new Arena(base, bytes));
+}
+
+uint64_t Arena::InRam(uint64_t begin, uint64_t end) const {
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::array<unsigned char, 1024> present;  // a page each: 4 MiB at once
+  uint64_t bytes = 0;
+  while (begin < end) {
+    const uint64_t span = std::min(end - begin, present.size() * page_bytes);
+    if (::mincore(base_ + begin, static_cast<size_t>(span), present.data()) != 0) return bytes;
+    for (uint64_t page = 0; page * page_bytes < span; ++page) {
+      if ((present[page] & 1) != 0) bytes += std::min(page_bytes, span - page * page_bytes);
+    }
+    begin += span;
+  }
+  return bytes;
 }
 
 Arena::~Arena() { ::munmap(base_, static_cast<size_t>(bytes_)); }

@@ -31,6 +31,8 @@ class Arena {
   }
   [[nodiscard]] std::span<std::byte> all() const { return {base_, static_cast<size_t>(bytes_)}; }
   [[nodiscard]] uint64_t peak_bytes() const { return peak_bytes_; }
+  // Of [begin, end), both multiples of the page size or the arena's end: the bytes in RAM.
+  [[nodiscard]] uint64_t InRam(uint64_t begin, uint64_t end) const;
 
  private:
   Arena(std::byte* base, uint64_t bytes) : base_(base), bytes_(bytes) {}

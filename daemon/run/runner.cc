@@ -63,6 +63,10 @@ class StagedRunner final : public Runner {
   [[nodiscard]] size_t stage() const override { return stage_; }
   [[nodiscard]] const RunnerStats& stats() const override { return stats_; }
   [[nodiscard]] const WeightReader& reader() const override { return *reader_; }
+  [[nodiscard]] ArenaUse arena_use() const override {
+    const uint64_t resident = AlignDown(plan_.resident_offset, kReadAlignment);
+    return {arena_->InRam(0, resident), arena_->InRam(resident, plan_.peak_bytes)};
+  }
 
  private:
   enum class Phase : uint8_t { kBegin, kTiles, kEnd };
@@ -109,6 +113,7 @@ class StagedRunner final : public Runner {
   const std::byte* tile_bytes_ = nullptr;  // of tile_, once acquired
   uint32_t tile_row_ = 0;                  // the first row it has not been used for
   uint32_t embed_row_ = 0;
+  uint64_t stage_ns_ = 0;  // spent in the stage so far
   AttentionWalk attention_;
   StageBuffers buffers_;
   RunnerStats stats_;
@@ -410,7 +415,7 @@ Result<bool> StagedRunner::RunPart() {
     const Tile& tile = plan_.tiles[tile_];
     const uint64_t begin = NowNs();
     const bool more = RunRows(tile, bytes);
-    stats_.stage_ns[static_cast<size_t>(stage.kind)] += NowNs() - begin;
+    stage_ns_ += NowNs() - begin;
     if (more) return false;
     ++tile_;
     if (stage.kind == StageKind::kLogits) {
@@ -440,18 +445,24 @@ Result<bool> StagedRunner::Step() {
     tile_bytes_ = nullptr;
     tile_row_ = 0;
     embed_row_ = 0;
+    stage_ns_ = 0;
     phase_ = Phase::kTiles;
   }
   if (phase_ == Phase::kTiles) {
     const bool timed_by_tile = stage.tile_begin != stage.tile_end;
-    const uint64_t begin = timed_by_tile ? 0 : NowNs();
+    // The embedding waits for its rows itself.
+    const uint64_t begin = timed_by_tile ? 0 : NowNs() - reader_->stats().stall_ns;
     Result<bool> done = RunPart();
-    if (!timed_by_tile) stats_.stage_ns[static_cast<size_t>(stage.kind)] += NowNs() - begin;
+    if (!timed_by_tile) stage_ns_ += NowNs() - reader_->stats().stall_ns - begin;
     if (!done.ok()) return fail(done.status());
     if (!*done) return false;
     phase_ = Phase::kEnd;
   }
   EndStage(buffers_);
+  if (stage.kind != StageKind::kSample) {
+    stats_.stage_seconds[static_cast<size_t>(stage.kind)].Observe(static_cast<double>(stage_ns_) *
+                                                                  1e-9);
+  }
   if (stage.kind == StageKind::kQkv && stage.last_of_layer) {
     if (Status status = AppendKv(); !status.ok()) return fail(std::move(status));
   }

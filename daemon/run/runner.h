@@ -19,6 +19,7 @@
 #include "daemon/model/model.h"
 #include "daemon/plan/plan.h"
 #include "daemon/run/logits_sink.h"
+#include "storage/base/histogram.h"
 #include "storage/base/status.h"
 #include "storage/kv_cache.h"
 #include "storage/stage_store.h"
@@ -38,8 +39,15 @@ struct PassItem {
 struct RunnerStats {
   uint64_t passes = 0;
   uint64_t rows = 0;
-  std::array<uint64_t, kStageKinds> stage_ns{};  // by StageKind, waiting for weights aside
+  // By StageKind, waiting for weights aside. Drawing tokens (kSample) is the scheduler's.
+  std::array<StageHistogram, kStageKinds> stage_seconds{};
   uint64_t arena_peak_bytes = 0;  // measured: the plan's peak_bytes when all stages have run
+};
+
+// Of the arena, what is in RAM: pages that were never touched take none.
+struct ArenaUse {
+  uint64_t work_bytes = 0;      // the ring and the groups' buffers
+  uint64_t resident_bytes = 0;  // weights that stay
 };
 
 class Runner {
@@ -73,6 +81,8 @@ class Runner {
   [[nodiscard]] virtual size_t stage() const = 0;
   [[nodiscard]] virtual const RunnerStats& stats() const = 0;
   [[nodiscard]] virtual const WeightReader& reader() const = 0;
+  // Asks the kernel: about 0.1 ms for 64 MiB.
+  [[nodiscard]] virtual ArenaUse arena_use() const { return {}; }
 };
 
 }  // namespace thimble

@@ -24,14 +24,12 @@ namespace thimble {
 
 class TestHttp {
  public:
-  explicit TestHttp(HttpRoutes routes,
-                    std::chrono::milliseconds timeout = std::chrono::seconds(10)) {
+  explicit TestHttp(HttpRoutes routes, HttpOptions options = {}, HttpEvents events = {}) {
     directory_ = ::testing::TempDir() + "thimble-http-XXXXXX";
     if (::mkdtemp(directory_.data()) == nullptr) ADD_FAILURE() << "mkdtemp " << directory_;
-    HttpOptions options;
     options.address = *ParseListenAddress("unix:" + path());
-    options.timeout = timeout;
-    Result<std::unique_ptr<HttpServer>> server = HttpServer::Start(io_, options, std::move(routes));
+    Result<std::unique_ptr<HttpServer>> server =
+        HttpServer::Start(io_, options, std::move(routes), std::move(events));
     EXPECT_TRUE(server.ok()) << server.status().ToString();
     server_ = std::move(server).value();
     thread_ = std::thread([this] { io_.run(); });
@@ -48,6 +46,7 @@ class TestHttp {
 
   [[nodiscard]] std::string path() const { return directory_ + "/http"; }
   size_t Connections() { return On(&HttpServer::connections); }
+  size_t Streams() { return On(&HttpServer::streams); }
   bool Busy() { return On(&HttpServer::busy); }
 
  private:
@@ -94,6 +93,16 @@ class TestClient {
     ssize_t n = 0;
     while ((n = ::recv(fd_, buffer, sizeof buffer, 0)) > 0) all.append(buffer, n);
     EXPECT_TRUE(n == 0 || errno == ECONNRESET) << "not closed: " << std::strerror(errno);
+    return all;
+  }
+  // All up to and with `end`; "" where the server closes before.
+  [[nodiscard]] std::string ReadUntil(std::string_view end) const {
+    std::string all;
+    char c = 0;
+    while (!all.ends_with(end)) {
+      if (::recv(fd_, &c, 1, 0) != 1) return "";
+      all += c;
+    }
     return all;
   }
   // One answer with a Content-Length.

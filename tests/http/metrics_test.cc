@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <map>
 #include <set>
 #include <sstream>
@@ -121,6 +122,7 @@ DaemonStatus Busy() {
   status.ceiling_bytes = uint64_t{1} << 53 | 1;  // exact, not as a double
   status.memory.current = 10 << 20;
   status.memory.peak = 12 << 20;
+  status.owners.resident = 4096;
   status.memory.failures = 3;
   status.memory.oom_kills = 1;
   status.requests.active = 2;
@@ -130,14 +132,16 @@ DaemonStatus Busy() {
   for (const double value : {0.0, 0.02, 0.02, 4.0, 5000.0}) {
     status.requests.first_token_seconds.Observe(value);
   }
-  status.stage_seconds[static_cast<size_t>(StageKind::kFfn)] = 1.25;
+  StageHistogram& ffn = status.stage_seconds[static_cast<size_t>(StageKind::kFfn)];
+  ffn.Observe(0.25);
+  ffn.Observe(1);
   status.flash_bytes_read = 7;
   status.flash_stall_seconds = 1e-9;
   return status;
 }
 
 TEST(Metrics, EverySampleHasItsHelpAndTypeAndStandsOnce) {
-  const Page page(MetricsPage(Busy(), true));
+  const Page page(MetricsPage(Busy(), {.llamacpp = true, .vllm = true}));
   std::set<std::string> seen;
   std::set<std::string> metrics;
   EXPECT_GT(page.samples.size(), 80);
@@ -153,38 +157,46 @@ TEST(Metrics, EverySampleHasItsHelpAndTypeAndStandsOnce) {
 }
 
 TEST(Metrics, CountersAloneEndInTotal) {
-  const Page page(MetricsPage(Busy(), true));
+  const Page page(MetricsPage(Busy(), {.llamacpp = true, .vllm = true}));
   for (const auto& [name, type] : page.types) {
     EXPECT_EQ(name.ends_with("_total"), type == "counter") << name << " is a " << type;
     EXPECT_TRUE(type == "counter" || type == "gauge" || type == "histogram") << type;
-    EXPECT_TRUE(name.starts_with("thimble_") || name.starts_with("llamacpp:")) << name;
+    EXPECT_TRUE(name.starts_with("thimble_") || name.starts_with("llamacpp:") ||
+                name.starts_with("vllm:"))
+        << name;
   }
 }
 
 TEST(Metrics, BucketsAreCumulativeAndEndWithAll) {
-  const Page page(MetricsPage(Busy(), false));
-  size_t histograms = 0;
-  for (const auto& [name, type] : page.types) {
-    if (type != "histogram") continue;
-    ++histograms;
-    EXPECT_TRUE(name.ends_with("_seconds")) << name;
+  const Page page(MetricsPage(Busy()));
+  struct Series {
     uint64_t last = 0;
-    double last_bound = -1;
-    std::string last_label;
-    for (const Sample& sample : page.samples) {
-      if (sample.name != name + "_bucket") continue;
-      const std::string bound = sample.labels.substr(5, sample.labels.size() - 7);  // {le="..."}
-      const uint64_t value = std::stoull(sample.value);
-      EXPECT_GE(value, last) << name << sample.labels;
-      EXPECT_GT(std::stod(bound), last_bound) << name << sample.labels;  // "+Inf" is infinity
-      last = value;
-      last_bound = std::stod(bound);
-      last_label = bound;
-    }
-    EXPECT_EQ(last_label, "+Inf");
-    EXPECT_EQ(page.Value(name + "_count"), std::to_string(last)) << name;
+    double bound = -1;
+  };
+  std::map<std::string, Series> series;  // by name and labels, the bound aside
+  for (const Sample& sample : page.samples) {
+    if (!sample.name.ends_with("_bucket")) continue;
+    const std::string metric = page.MetricOf(sample.name);
+    EXPECT_EQ(page.types.at(metric), "histogram");
+    EXPECT_TRUE(metric.ends_with("_seconds")) << metric;
+    const size_t at = sample.labels.find("le=\"");
+    ASSERT_NE(at, std::string::npos);
+    const double bound = std::stod(sample.labels.substr(at + 4));  // "+Inf" is infinity
+    std::string others = sample.labels.substr(0, at == 1 ? 0 : at - 1);
+    if (!others.empty()) others += '}';
+    Series& s = series[metric + "|" + others];
+    const uint64_t value = std::stoull(sample.value);
+    EXPECT_GE(value, s.last) << sample.name << sample.labels;
+    EXPECT_GT(bound, s.bound) << sample.name << sample.labels;
+    s = {value, bound};
   }
-  EXPECT_EQ(histograms, 3);
+  EXPECT_EQ(series.size(), 3 + kStageKinds);
+  for (const auto& [name, s] : series) {
+    const size_t bar = name.find('|');
+    EXPECT_TRUE(std::isinf(s.bound)) << name;
+    EXPECT_EQ(page.Value(name.substr(0, bar) + "_count", name.substr(bar + 1)),
+              std::to_string(s.last));
+  }
   const std::string first = "thimble_time_to_first_token_seconds";
   EXPECT_EQ(page.Value(first + "_bucket", "{le=\"0.001\"}"), "1");
   EXPECT_EQ(page.Value(first + "_bucket", "{le=\"0.025\"}"), "3");
@@ -194,23 +206,28 @@ TEST(Metrics, BucketsAreCumulativeAndEndWithAll) {
 }
 
 TEST(Metrics, ValuesAreTheStatusExactly) {
-  const Page page(MetricsPage(Busy(), true));
+  const Page page(MetricsPage(Busy(), {.llamacpp = true, .vllm = true}));
   EXPECT_EQ(page.Value("thimble_ceiling_bytes"), "9007199254740993");
   EXPECT_EQ(page.Value("thimble_memory_peak_bytes"), std::to_string(12 << 20));
   EXPECT_EQ(page.Value("thimble_memory_failures_total"), "3");
   EXPECT_EQ(page.Value("thimble_oom_kills_total"), "1");
   EXPECT_EQ(page.Value("thimble_flash_stall_seconds_total"), "1e-09");
-  EXPECT_EQ(page.Value("thimble_stage_seconds_total", "{kind=\"ffn\"}"), "1.25");
-  EXPECT_EQ(page.Value("thimble_stage_seconds_total", "{kind=\"embed\"}"), "0");
+  EXPECT_EQ(page.Value("thimble_stage_seconds_sum", "{kind=\"ffn\"}"), "1.25");
+  EXPECT_EQ(page.Value("thimble_stage_seconds_bucket", "{kind=\"ffn\",le=\"0.25\"}"), "1");
+  EXPECT_EQ(page.Value("thimble_stage_seconds_bucket", "{kind=\"ffn\",le=\"+Inf\"}"), "2");
+  EXPECT_EQ(page.Value("thimble_stage_seconds_count", "{kind=\"embed\"}"), "0");
   EXPECT_EQ(page.Value("thimble_requests_queued"), "5");
   EXPECT_EQ(page.Value("llamacpp:prompt_tokens_total"), "100");
   EXPECT_EQ(page.Value("llamacpp:tokens_predicted_total"), "42");
   EXPECT_EQ(page.Value("llamacpp:requests_processing"), "2");
   EXPECT_EQ(page.Value("llamacpp:requests_deferred"), "5");
+  EXPECT_EQ(page.Value("vllm:num_requests_waiting"), "5");
+  EXPECT_EQ(page.Value("vllm:time_to_first_token_seconds_count"), "5");
+  EXPECT_EQ(page.Value("thimble_memory_owned_bytes", "{owner=\"resident\"}"), "4096");
 }
 
 TEST(Metrics, LabelsOfAnyBytesAreEscapedAndUtf8) {
-  const Page page(MetricsPage(Busy(), false));
+  const Page page(MetricsPage(Busy()));
   EXPECT_EQ(page.Value("thimble_model_info", R"({name="a \"name\"\\with\nall )"
                                              "\xef\xbf\xbd"
                                              R"(",architecture="llama"})"),
@@ -221,13 +238,13 @@ TEST(Metrics, WhatIsNotKnownIsLeftOut) {
   DaemonStatus status = Busy();
   status.ceiling_bytes = 0;  // none
   status.memory.peak = 0;    // the kernel does not tell
-  const Page page(MetricsPage(status, false));
+  const Page page(MetricsPage(status));
   EXPECT_EQ(page.types.count("thimble_ceiling_bytes"), 0);
   EXPECT_EQ(page.types.count("thimble_headroom_bytes"), 0);
   EXPECT_EQ(page.types.count("thimble_memory_peak_bytes"), 0);
   for (const auto& [name, type] : page.types) EXPECT_TRUE(name.starts_with("thimble_")) << name;
   status.ceiling_bytes = 1;  // lowered below what is in use
-  EXPECT_EQ(Page(MetricsPage(status, false)).Value("thimble_headroom_bytes"), "0");
+  EXPECT_EQ(Page(MetricsPage(status)).Value("thimble_headroom_bytes"), "0");
 }
 
 }  // namespace

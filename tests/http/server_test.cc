@@ -28,6 +28,12 @@ HttpRoutes Echo() {
   return routes;
 }
 
+HttpOptions ShortTimeout() {
+  HttpOptions options;
+  options.timeout = std::chrono::milliseconds(300);
+  return options;
+}
+
 size_t OpenDescriptors() {
   size_t n = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
@@ -143,7 +149,7 @@ TEST(HttpServer, AHeaderMayHave8KiBAndNoMore) {
 }
 
 TEST(HttpServer, SilentAndDrippingClientsAreClosedInTime) {
-  TestHttp http(Echo(), std::chrono::milliseconds(300));
+  TestHttp http(Echo(), ShortTimeout());
   const auto began = std::chrono::steady_clock::now();
   const TestClient silent(http.path());
   const TestClient half(http.path());
@@ -161,7 +167,7 @@ TEST(HttpServer, SilentAndDrippingClientsAreClosedInTime) {
 }
 
 TEST(HttpServer, AClientThatDoesNotReadItsAnswerIsClosedInTime) {
-  TestHttp http(Echo(), std::chrono::milliseconds(300));
+  TestHttp http(Echo(), ShortTimeout());
   const TestClient client(http.path());
   ASSERT_TRUE(client.Send("GET /big HTTP/1.1\r\nHost: h\r\n\r\n"));
   EXPECT_TRUE(WaitFor([&] { return http.Connections() == 1; }));

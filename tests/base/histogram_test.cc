@@ -1,4 +1,4 @@
-#include "daemon/queue/histogram.h"
+#include "storage/base/histogram.h"
 
 #include <gtest/gtest.h>
 
