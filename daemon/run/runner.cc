@@ -508,8 +508,7 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
                                              KvCache& kv, StageStore& store) {
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena, Arena::Map(plan.peak_bytes));
   // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
-  const std::span<std::byte> read_into =
-      arena->all().first(static_cast<size_t>(plan.step_end));
+  const std::span<std::byte> read_into = arena->all().first(static_cast<size_t>(plan.step_end));
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,
                            WeightReader::Open(file, backend, read_into));
   return std::unique_ptr<Runner>(std::make_unique<StagedRunner>(
