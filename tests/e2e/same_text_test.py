@@ -115,7 +115,7 @@ def a_kill_in_the_middle_changes_nothing(test):
     for kill_after in (1, 40, 200):
         daemon = test.daemon(model=model, options=options).ready()
         name = f"story-{kill_after}"
-        client = daemon.start_generate(*request, "--request-id", name)
+        client = daemon.start_generate(*request, "--request-id", name, "--reconnect", 0)
         client.wait_for_tokens(kill_after)
         daemon.kill()
         cut = client.finish()
