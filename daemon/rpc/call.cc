@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "daemon/rpc/connections.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/methods.h"
 
@@ -11,6 +12,8 @@ namespace {
 
 // Trailing metadata of gRFC A6, which clients' retry policies heed.
 constexpr const char* kRetryPushback = "grpc-retry-pushback-ms";
+// Beside max_streams: watches, questions, and calls whose message has not come.
+constexpr uint32_t kOtherCalls = 64;
 
 }  // namespace
 
@@ -23,6 +26,7 @@ void Call::Await(RpcContext& context) {
 
 Call::~Call() {
   --context_.calls;
+  if (connection_ != 0) context_.connections->CallEnded(connection_, held_);
   context_.bytes_outstanding -= bytes_outstanding_;
 }
 
@@ -32,11 +36,17 @@ void Call::Accepted(bool ok) {
     return;
   }
   state_ = State::kOpen;
+  connection_ = context_.connections->CallBegan(call_.peer());
   if (!context_.stopping.empty()) {
     End(UnavailableError(context_.stopping));
     return;
   }
   Await(context_);
+  if (context_.calls > context_.max_streams + kOtherCalls) {
+    End(ResourceExhaustedError(std::to_string(context_.calls - 1) +
+                               " calls are open already; no more are accepted"));
+    return;
+  }
   Result<std::unique_ptr<CallHandler>> handler = MakeHandler(call_.method(), *this);
   if (!handler.ok()) {
     End(handler.status());
@@ -44,6 +54,12 @@ void Call::Accepted(bool ok) {
   }
   handler_ = std::move(handler).value();
   ReadNext();
+}
+
+Status Call::Hold() {
+  THIMBLE_RETURN_IF_ERROR(context_.connections->Hold(connection_));
+  held_ = true;
+  return {};
 }
 
 void Call::ReadNext() {

@@ -68,6 +68,10 @@ class Call {
   // grpc-retry-pushback-ms (gRFC A6) tells when to try again.
   void End(const Status& status, double retry_seconds = 0);
 
+  // To be asked by a handler whose call may last, before it does anything: RESOURCE_EXHAUSTED where
+  // too many connections have such calls.
+  Status Hold();
+
   [[nodiscard]] size_t waiting() const { return waiting_.size(); }
   // Nothing is queued or under way.
   [[nodiscard]] bool idle() const { return waiting_.empty() && !write_outstanding_; }
@@ -105,6 +109,8 @@ class Call {
   MemberTag<Call> over_tag_{this, &Call::Over};
 
   std::unique_ptr<CallHandler> handler_;
+  uint64_t connection_ = 0;  // RpcConnections'
+  bool held_ = false;
   State state_ = State::kAwaiting;
   grpc::ByteBuffer message_;  // being read
   std::deque<Message> waiting_;

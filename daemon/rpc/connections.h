@@ -1,9 +1,17 @@
 // The gRPC server's connections: accepted here and handed to gRPC, so that their number is bounded.
-// gRPC itself accepts without bound, and a connection costs it about 35 KiB whatever its resource
-// quota says: 200 clients at once took 7 MiB, and the daemon over its ceiling. Past the bound
-// clients wait in the socket's backlog until a place is free.
+// gRPC itself accepts without bound, and a connection costs it 17 KiB of heap and the kernel 8 KiB
+// whatever its resource quota says: 200 clients at once took 5 MiB.
 //
-// Called by: RpcServer. Memory: 28 bytes a connection; gRPC's share is what the bound bounds.
+//   accepted -> idle <-> has calls -> held (a call that may last) -> closed
+//
+// At most max_held connections have calls that may last (a generation, a watch). kVisitors more are
+// accepted, for questions that are answered at once (status, health): what would last is refused
+// there with the number (Hold), so that a crowd hears no instead of nothing. A newcomer that finds
+// all places taken gets that of the connection that has been idle longest: who only connects holds
+// up nobody. Callers tell of calls by CallBegan and CallEnded.
+//
+// Called by: RpcServer, its calls. Memory: 64 bytes a connection; gRPC's share is what the bound
+// bounds.
 #pragma once
 
 #include <grpcpp/server.h>
@@ -12,16 +20,29 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "storage/base/status.h"
 
 namespace thimble {
 
 class RpcConnections {
  public:
-  // `listener`: a listening, non-blocking socket, owned from now on.
-  RpcConnections(int listener, size_t max_connections);
+  using Clock = std::chrono::steady_clock;
+  static constexpr size_t kVisitors = 8;
+  // Before it may lose its place to another: time for the first call to come, or the next one.
+  static constexpr std::chrono::milliseconds kIdleGrace{250};
+  // The same for one with a call that gets no further: its message does not come, or its answer is
+  // not taken.
+  static constexpr std::chrono::seconds kCallGrace{5};
+
+  // `listener`: a listening, non-blocking socket, owned from now on. `now`: for tests.
+  RpcConnections(int listener, size_t max_held,
+                 std::function<Clock::time_point()> now = Clock::now);
   ~RpcConnections();
   RpcConnections(const RpcConnections&) = delete;
   RpcConnections& operator=(const RpcConnections&) = delete;
@@ -34,6 +55,14 @@ class RpcConnections {
   // Accepts nothing more; open connections stay gRPC's.
   void StopListening();
 
+  // A call has come over the connection that its ServerContext::peer() names; the answer names the
+  // connection to the rest of these, and is 0 where it is gone already.
+  uint64_t CallBegan(const std::string& peer);
+  void CallEnded(uint64_t connection, bool held);
+  // The call will last: CallEnded with `held`. RESOURCE_EXHAUSTED where max_held connections have
+  // such calls and this one has none.
+  Status Hold(uint64_t connection);
+
   // The process, user and group of the client behind `peer`, a call's ServerContext::peer(): what
   // the kernel says of a Unix socket's other end (SO_PEERCRED); nothing of a port's.
   [[nodiscard]] std::optional<ucred> PeerOf(const std::string& peer) const;
@@ -41,15 +70,31 @@ class RpcConnections {
   [[nodiscard]] size_t size() const { return watched_.size() - 1; }
 
  private:
+  struct Peer {
+    uint64_t serial = 0;
+    int connection = -1;  // gRPC's descriptor
+    uint32_t calls = 0;
+    uint32_t held = 0;         // of these, those that last
+    Clock::time_point active;  // accepted, or a call began or ended
+    ucred credentials{};       // pid 0: not a Unix socket
+  };
+  [[nodiscard]] const Peer* Named(const std::string& peer) const;
+  [[nodiscard]] Peer* Find(uint64_t connection);
+  bool Accept(grpc::Server& server);
+  void Remove(size_t index);
   void Release();
-  const size_t max_connections_;
+  bool CloseIdlest();
+  void TrimHeap();
+
+  const size_t max_held_;
+  const std::function<Clock::time_point()> now_;
+  uint64_t last_serial_ = 0;
+  // Connections and calls that are over since the heap was asked to give its free pages back.
+  size_t released_ = 0;
+  size_t calls_ended_ = 0;
   // [0]: the listener. Then a duplicate of every connection's descriptor: gRPC owns the original
   // and tells nobody when it closes it, but it shuts the socket down, which the duplicate sees.
   std::vector<pollfd> watched_;
-  struct Peer {
-    int connection = -1;  // gRPC's descriptor
-    ucred credentials{};  // pid 0: not a Unix socket
-  };
   std::vector<Peer> peers_;  // by the index in watched_
 };
 

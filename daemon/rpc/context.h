@@ -41,7 +41,7 @@ struct RpcContext {
 
   grpc::AsyncGenericService service;
   grpc::ServerCompletionQueue* queue = nullptr;
-  const RpcConnections* connections = nullptr;
+  RpcConnections* connections = nullptr;
   std::unique_ptr<const Result<ChatTemplate>> chat = {};  // the model's, or why there is none
   std::string stopping;                                   // why; empty: not stopping
   std::string not_ready;          // why no request gets on, the daemon's stop aside; empty: they do

@@ -23,8 +23,13 @@ Status GenerationHandler::OnMessage(const grpc::ByteBuffer& message) {
   counted_ = true;  // from here on: a client that sends no request takes no place of another's
   ++context.streams;
   if (context.streams > context.max_streams) {
-    return ResourceExhaustedError(std::to_string(context.max_streams) +
-                                  " calls are open already; no more are accepted");
+    Refuse(ResourceExhaustedError(std::to_string(context.max_streams) +
+                                  " calls are open already; no more are accepted"));
+    return {};
+  }
+  if (const Status held = call_.Hold(); !held.ok()) {
+    Refuse(held);
+    return {};
   }
   THIMBLE_ASSIGN_OR_RETURN(GenerationCall call, parse_(message, context));
   seed_ = call.request.sampling.seed;

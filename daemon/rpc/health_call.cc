@@ -51,6 +51,7 @@ HealthWatchCall::~HealthWatchCall() {
 
 Status HealthWatchCall::OnMessage(const grpc::ByteBuffer& message) {
   RpcContext& context = call_.context();
+  THIMBLE_RETURN_IF_ERROR(call_.Hold());
   HealthCheckRequest request;
   THIMBLE_RETURN_IF_ERROR(ParseMessage(message, kStrings, &request));
   if (context.health_watchers > kMaxWatchers) {

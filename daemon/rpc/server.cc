@@ -18,7 +18,8 @@ namespace {
 // The other fields of the largest request: 8 stop strings, the name, ids of 5 bytes for each token.
 constexpr uint64_t kMessageSlack = 64 << 10;
 constexpr uint64_t kMaxMessageBytes = 1 << 20;
-constexpr int kBacklog = 1024;
+// Clients that may wait to be accepted; they do for a fraction of a second (connections.h).
+constexpr int kBacklog = 128;
 constexpr int kIdleConnectionMs = 30'000;
 constexpr int kConnectionBuffer = 8 << 10;  // gRPC's own choice is 64 KiB and more a connection
 // For the buffers of all connections; past it gRPC refuses streams (RESOURCE_EXHAUSTED).
@@ -59,6 +60,9 @@ Status RpcServer::Bind(uint32_t max_connections) {
                              static_cast<int>(context_.max_streams));
   // A connection without a call gives its place to one that waits.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleConnectionMs);
+  // Nobody asks for gRPC's own account of its connections.
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, kConnectionBuffer);
   builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, kConnectionBuffer);

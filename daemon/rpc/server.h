@@ -28,7 +28,7 @@ struct RpcServerOptions {
   ListenAddress address;
   uint32_t max_streams = 128;     // open Generate calls
   uint32_t max_events = 16;       // waiting for one slow client
-  uint32_t max_connections = 32;  // more wait in the socket's backlog
+  uint32_t max_connections = 32;  // with calls that last (connections.h)
   bool reflection = false;        // tells clients what there is (grpcurl, grpcui)
 };
 

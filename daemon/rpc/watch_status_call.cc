@@ -24,6 +24,7 @@ WatchStatusCall::~WatchStatusCall() {
 
 Status WatchStatusCall::OnMessage(const grpc::ByteBuffer& message) {
   RpcContext& context = call_.context();
+  THIMBLE_RETURN_IF_ERROR(call_.Hold());
   v1::WatchStatusRequest request;
   THIMBLE_RETURN_IF_ERROR(ParseMessage(message, {}, &request));
   const double seconds = request.has_interval_seconds() ? request.interval_seconds() : 1;
