@@ -123,9 +123,10 @@ bool RpcConnections::AwaitFirst(std::chrono::milliseconds wait) {
 void RpcConnections::Update(grpc::Server& server) {
   TrimHeap();
   if (::poll(watched_.data(), watched_.size(), 0) <= 0) return;
-  const bool waiting = (watched_[0].revents & POLLIN) != 0;
   Release();
-  for (size_t n = 0; waiting && n < kAcceptAtOnce; ++n) {
+  // Asked for each: no connection is closed for a newcomer that is not there.
+  const auto waiting = [this] { return ::poll(watched_.data(), 1, 0) > 0; };
+  for (size_t n = 0; n < kAcceptAtOnce && waiting(); ++n) {
     if (size() >= max_held_ + kVisitors && !CloseIdlest()) return;
     if (!Accept(server)) return;
   }
