@@ -129,7 +129,7 @@ def a_cache_too_small_for_its_requests_says_what_would_do(test):
     enough = re.search(r"need (\d+M)", message).group(1)
     daemon = test.daemon(model=model, options=[*FREE, "--context", "512", "--cache-size", enough]).ready()
     # As many as may be active, each of another long prompt.
-    clients = [daemon.start_generate(f"{word} the house " * 60, "--max-tokens", 4, "--ignore-eos")
+    clients = [daemon.start_generate(f"{word} the house " * 50, "--max-tokens", 4, "--ignore-eos")
                for word in ("near", "in", "on", "by")]
     for client in clients:
         client.finish(300).require()

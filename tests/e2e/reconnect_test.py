@@ -19,7 +19,7 @@ def start(test, state=None):
     """A daemon whose request of 150 tokens lasts some seconds, and can be killed meanwhile."""
     model = os.path.join(test.scratch, "slow.gguf")
     if not os.path.exists(model):
-        make_model.make_llama(model, "Q8_0", seed=43, width=512, ffn=1024, layers=8)
+        make_model.make_llama(model, "Q8_0", seed=43, width=768, ffn=3072, layers=12)
     return test.daemon(model=model, state=state, options=["--enforcement", "none"]).ready()
 
 
