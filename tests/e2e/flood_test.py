@@ -36,7 +36,7 @@ def many(short, long):
     return long if LONG else short
 
 
-def served(test, *options, limited=True, model=None):
+def served(test, *options, limited=True, model=harness.BUILTIN):
     """A daemon at 24 MiB."""
     group = test.group(CEILING) if limited and harness.can_make_groups() else None
     enforcement = [] if group else ["--enforcement", "none"]
