@@ -6,11 +6,11 @@ namespace thimble {
 namespace {
 
 TEST(Budget, LeavesTheReserveOutOfTheArena) {
-  EXPECT_EQ(BudgetBytes(16 * kMiB), 8 * kMiB);
-  EXPECT_EQ(BudgetBytes(18 * kMiB), 9 * kMiB);
-  EXPECT_EQ(BudgetBytes(24 * kMiB), 14 * kMiB);
-  EXPECT_EQ(BudgetBytes(64 * kMiB), 54 * kMiB);
-  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 10 * kMiB);
+  EXPECT_EQ(BudgetBytes(12 * kMiB), 4 * kMiB);
+  EXPECT_EQ(BudgetBytes(16 * kMiB), 6 * kMiB);
+  EXPECT_EQ(BudgetBytes(24 * kMiB), 12 * kMiB);
+  EXPECT_EQ(BudgetBytes(64 * kMiB), 52 * kMiB);
+  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 12 * kMiB);
 }
 
 TEST(Budget, IsNothingWhereTheReserveAloneIsTooMuchAndEverythingWithoutACeiling) {
