@@ -1,6 +1,6 @@
-// The API's .proto files as protoc describes them, for reflection: a google.protobuf.FileDescriptorSet
-// of one file each. In the program's file; read into RAM when someone asks.
-// Called by: daemon/rpc/reflection.cc.
+// The API's .proto files as protoc describes them, for reflection: a
+// google.protobuf.FileDescriptorSet of one file each. In the program's file; read into RAM when
+// someone asks. Called by: daemon/rpc/reflection.cc.
 #pragma once
 
 #include <span>
