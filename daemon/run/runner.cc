@@ -9,6 +9,7 @@
 #include "daemon/run/arena.h"
 #include "daemon/run/attention.h"
 #include "daemon/run/kernels.h"
+#include "daemon/run/pass_check.h"
 #include "daemon/run/stage_math.h"
 #include "daemon/run/tile_ring.h"
 #include "storage/base/bytes.h"
@@ -71,7 +72,6 @@ class StagedRunner final : public Runner {
  private:
   enum class Phase : uint8_t { kBegin, kTiles, kEnd };
 
-  Status CheckItems(std::span<const PassItem> items) const;
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
@@ -127,41 +127,9 @@ Status StagedRunner::CheckFile() {
                        std::to_string(model_.identity.size_bytes) + " then)");
 }
 
-Status StagedRunner::CheckItems(std::span<const PassItem> items) const {
-  uint64_t rows = 0;
-  uint64_t logits = 0;
-  for (const PassItem& item : items) {
-    if (item.sequence == nullptr || item.tokens.empty() || item.n_logits > item.tokens.size() ||
-        (item.n_logits > 0 && item.sink == nullptr)) {
-      return InternalError("begin a pass: an item without sequence, tokens or sink");
-    }
-    for (const int32_t token : item.tokens) {
-      if (token < 0 || static_cast<uint32_t>(token) >= model_.vocab_size) {
-        return InvalidArgumentError("begin a pass: token " + std::to_string(token) +
-                                    " is outside the vocabulary of " +
-                                    std::to_string(model_.vocab_size));
-      }
-    }
-    if (item.sequence->n_tokens + item.tokens.size() > model_.context_tokens) {
-      return OutOfRangeError(
-          "begin a pass: position " + std::to_string(item.sequence->n_tokens + item.tokens.size()) +
-          " is past the model's context of " + std::to_string(model_.context_tokens) + " tokens");
-    }
-    rows += item.tokens.size();
-    logits += item.n_logits;
-  }
-  if (items.empty() || rows > plan_.max_rows || logits > plan_.max_logit_rows) {
-    return InternalError("begin a pass of " + std::to_string(rows) + " rows, " +
-                         std::to_string(logits) + " of them with logits: the plan has room for " +
-                         std::to_string(plan_.max_rows) + " and " +
-                         std::to_string(plan_.max_logit_rows));
-  }
-  return {};
-}
-
 Status StagedRunner::Begin(std::span<const PassItem> items) {
   if (running_) return InternalError("begin a pass: one is running");
-  THIMBLE_RETURN_IF_ERROR(CheckItems(items));
+  THIMBLE_RETURN_IF_ERROR(CheckPass(model_, plan_, items));
   THIMBLE_RETURN_IF_ERROR(CheckFile());
   const size_t pairs = model_.rope.dimensions / 2;
   items_.clear();
