@@ -1,6 +1,6 @@
 // How fast this machine's flash and processor are, measured once at start with the model itself:
 // what the planner sizes its reads by, and what the log and the status tell. Called by: the
-// daemon's engine, before the plan is made. Memory while it runs: 1 MiB and a row.
+// daemon's engine, before the plan is made. Memory while it runs: 2 MiB and a row.
 #pragma once
 
 #include "daemon/model/model.h"
