@@ -12,6 +12,7 @@
 #include "client/client.h"
 #include "client/common.h"
 #include "client/conversation.h"
+#include "client/fill_sampling.h"
 #include "client/interrupt.h"
 #include "client/line_reader.h"
 #include "client/progress.h"

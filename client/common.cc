@@ -41,18 +41,6 @@ Result<std::string> TextOrStandardInput(const std::string& what, const std::stri
   return input;
 }
 
-void FillSampling(const SamplingFlags& flags, v1::SamplingOptions* sampling) {
-  if (flags.temperature) sampling->set_temperature(*flags.temperature);
-  if (flags.top_k) sampling->set_top_k(*flags.top_k);
-  if (flags.top_p) sampling->set_top_p(*flags.top_p);
-  if (flags.min_p) sampling->set_min_p(*flags.min_p);
-  if (flags.repeat_penalty) sampling->set_repeat_penalty(*flags.repeat_penalty);
-  if (flags.repeat_last_n) sampling->set_repeat_last_n(*flags.repeat_last_n);
-  if (flags.presence_penalty) sampling->set_presence_penalty(*flags.presence_penalty);
-  if (flags.frequency_penalty) sampling->set_frequency_penalty(*flags.frequency_penalty);
-  if (flags.seed) sampling->set_seed(*flags.seed);
-}
-
 Status CheckStops(const SamplingFlags& flags) {
   for (const std::string& stop : flags.stop) THIMBLE_RETURN_IF_ERROR(CheckUtf8("--stop", stop));
   return {};

@@ -28,8 +28,6 @@ Result<std::vector<int32_t>> ParseTokenIds(const std::string& text);
 // not UTF-8.
 Result<std::string> TextOrStandardInput(const std::string& what, const std::string& text);
 
-// The options into a request's fields; the stop strings are checked to be UTF-8.
-void FillSampling(const SamplingFlags& flags, v1::SamplingOptions* sampling);
 Status CheckStops(const SamplingFlags& flags);
 
 // "thimble: CODE: MESSAGE" on standard error and, with --json, an object on standard output.

@@ -9,6 +9,7 @@
 #include "client/client.h"
 #include "client/common.h"
 #include "client/event_json.h"
+#include "client/fill_sampling.h"
 #include "client/interrupt.h"
 #include "client/progress.h"
 #include "client/resume.h"

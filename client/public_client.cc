@@ -2,24 +2,13 @@
 #include <utility>
 
 #include "client/client.h"
+#include "client/fill_sampling.h"
 #include "client/resume.h"
 #include "client/utf8_check.h"
 #include "thimble/client.h"
 
 namespace thimble::client {
 namespace {
-
-void Fill(const GenerateOptions& options, v1::SamplingOptions* sampling) {
-  if (options.temperature) sampling->set_temperature(*options.temperature);
-  if (options.top_k) sampling->set_top_k(*options.top_k);
-  if (options.top_p) sampling->set_top_p(*options.top_p);
-  if (options.min_p) sampling->set_min_p(*options.min_p);
-  if (options.repeat_penalty) sampling->set_repeat_penalty(*options.repeat_penalty);
-  if (options.repeat_last_n) sampling->set_repeat_last_n(*options.repeat_last_n);
-  if (options.presence_penalty) sampling->set_presence_penalty(*options.presence_penalty);
-  if (options.frequency_penalty) sampling->set_frequency_penalty(*options.frequency_penalty);
-  if (options.seed) sampling->set_seed(*options.seed);
-}
 
 // What GenerateRequest and ChatRequest have in common.
 template <typename Request>
@@ -30,7 +19,7 @@ Status FillRequest(const GenerateOptions& options, Request* request) {
   }
   THIMBLE_RETURN_IF_ERROR(CheckUtf8("request_id", options.request_id));
   if (options.max_tokens) request->set_max_tokens(*options.max_tokens);
-  Fill(options, request->mutable_sampling());
+  FillSampling(options, request->mutable_sampling());
   request->set_ignore_eos(options.ignore_eos);
   request->set_request_id(options.request_id);
   request->set_detach(options.detach);
