@@ -10,11 +10,10 @@ namespace thimble {
 
 // What the control group holds besides the arena, measured on amd64 with SmolLM2-135M at ceilings
 // of 16, 24 and 64 MiB:
-//  - the program's own pages that stay in use, locked: 4.2 to 4.8 MiB (program_pages.h);
+//  - the program's own pages that stay in use, locked: 3.0 to 3.4 MiB (program_pages.h);
 //  - shared libraries' pages: 1.5 to 2 MiB;
-//  - the heap, stacks and LMDB's dirty pages: 1.2 MiB anonymous; up to 32 connections
-//  (rpc/connections.h)
-//    take 1.1 MiB more;
+//  - the heap, stacks and LMDB's dirty pages: 1.2 MiB anonymous; 32 connections
+//    (rpc/connections.h) take 1.1 MiB more;
 //  - the kernel: page tables, sockets, the rings of io_uring, slab: 0.5 to 0.7 MiB;
 //  - LMDB's pages of keys and values and of the vocabulary: what is left, given back under
 //  pressure.

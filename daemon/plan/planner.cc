@@ -20,6 +20,7 @@ constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are al
 // The ring has room for one tile in use and three being read: with one alone being read the flash
 // would be idle from its completion until the next one is asked for, a tenth of the time.
 constexpr uint64_t kRingTiles = 4;
+constexpr uint64_t kSpanTiles = 2;  // the most that one read brings
 // Tiles up to this size cost a read each and next to no RAM: they are made resident first.
 constexpr uint64_t kSmallTile = 32 * kKiB;
 
@@ -123,13 +124,14 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
   plan.max_logit_rows = std::min(options.max_logit_rows, plan.step_rows);
   BuildStages(model, options.granularity == Granularity::kHead, tile_bytes, &plan.stages,
               &plan.tiles);
+  uint64_t largest = 0;  // as it is read
   for (const Tile& tile : plan.tiles) {
     plan.tile_bytes = std::max(plan.tile_bytes, tile.bytes);
-    plan.span_bytes = std::max(plan.span_bytes, ReadBufferBytes(tile.offset, tile.bytes));
+    largest = std::max(largest, ReadBufferBytes(tile.offset, tile.bytes));
     plan.model_bytes += tile.bytes;
   }
-  plan.ring_bytes = kRingTiles * plan.span_bytes;
-  plan.span_bytes *= 2;
+  plan.ring_bytes = kRingTiles * largest;
+  plan.span_bytes = kSpanTiles * largest;
   plan.values_offset = plan.ring_bytes;
   MakeGroups(model, &plan);
   plan.step_end = AlignUp(ValuesEnd(model, plan, plan.step_rows), kPage);
