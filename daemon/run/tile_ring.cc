@@ -129,6 +129,9 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
     Span span = SpanFrom(tile);
     if (Status status = Start(span); !status.ok()) return Named(status, tile);
   }
+  // Before waiting: with what was used up gone there may be room, and the flash is not left idle
+  // between the completion of this read and the start of the next one.
+  if (At(0).pending) Prefetch();
   Span& span = At(0);
   if (Status status = Finish(&span); !status.ok()) {
     DropOldest();
