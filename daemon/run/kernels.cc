@@ -121,6 +121,22 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace thimble {
 
+namespace {
+
+// AVX3 is compiled with VNNI (kernels_base-inl.h): a processor with AVX-512 and without VNNI runs
+// AVX2. Before the first dispatch, which remembers its choice.
+[[maybe_unused]] const bool kWithoutVnniNoAvx3 = [] {
+#if HWY_ARCH_X86
+  const bool vnni = __builtin_cpu_supports("avx512vnni") != 0;
+  if (!vnni) hwy::DisableTargets(HWY_AVX3 | HWY_AVX3_DL);
+  return !vnni;
+#else
+  return false;
+#endif
+}();
+
+}  // namespace
+
 HWY_EXPORT(TargetName);
 HWY_EXPORT(PrepareQ8);
 HWY_EXPORT(MatMul);

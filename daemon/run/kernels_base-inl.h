@@ -16,6 +16,12 @@
 
 // Highway 1.0.3 requires AVX512_VNNI of the processor before it picks AVX3_DL, but its attribute
 // names only the later VEX form (avxvnni). Without this the compiler refuses _mm512_dpbusd_epi32.
+// Cascade Lake has VNNI and not the rest of AVX3_DL: it runs AVX3, compiled here with VNNI, which
+// kernels.cc takes from processors that have none (Skylake-X, which runs AVX2).
+#if HWY_TARGET == HWY_AVX3 && !HWY_COMPILER_MSVC
+#undef HWY_TARGET_STR
+#define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512vnni"
+#endif
 #if HWY_TARGET == HWY_AVX3_DL && !HWY_COMPILER_MSVC
 #undef HWY_TARGET_STR
 #define HWY_TARGET_STR \

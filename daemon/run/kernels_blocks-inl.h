@@ -19,7 +19,7 @@ namespace thimble {
 namespace HWY_NAMESPACE {
 
 // AVX512-VNNI multiplies unsigned by signed bytes: there, signed weights are stored plus 128.
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 inline constexpr bool kVnni = true;
 #else
 inline constexpr bool kVnni = false;

@@ -49,7 +49,7 @@ using VBytes = hn::Vec<DBytes>;
 // bytes (xor kSignFlip, whose effect the caller takes away). x: in [-127, 127].
 template <bool kSigned, class VInt, class VByte>
 HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
   if constexpr (sizeof(acc.raw) == 64) {
     return VInt{_mm512_dpbusd_epi32(acc.raw, w.raw, x.raw)};
   } else if constexpr (sizeof(acc.raw) == 32) {
@@ -79,12 +79,6 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
   else if constexpr (sizeof(acc.raw) == 32) {
     const hn::Vec<decltype(d16)> pairs{_mm256_maddubs_epi16(w.raw, x.raw)};
     return hn::Add(acc, VInt{_mm256_madd_epi16(pairs.raw, hn::Set(d16, 1).raw)});
-  }
-#endif
-#if HWY_TARGET <= HWY_AVX3
-  else {
-    const hn::Vec<decltype(d16)> pairs{_mm512_maddubs_epi16(w.raw, x.raw)};
-    return hn::Add(acc, VInt{_mm512_madd_epi16(pairs.raw, hn::Set(d16, 1).raw)});
   }
 #endif
 #else
