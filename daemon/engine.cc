@@ -124,6 +124,7 @@ Status Engine::MakePlanFor(const Config& config) {
   // A prompt's chunk shares the pass with the tokens of other requests, and lies over the resident
   // set for as long as it is computed.
   SetRows(config.prompt_chunk, config.max_active, config.draft_tokens, &options);
+  SetKv(KvPool::SlotBytes(kv_->shape()), config.max_active, context_tokens_, &options);
   THIMBLE_ASSIGN_OR_RETURN(probe_, ProbeSpeed(*file_, config.reader, *model_));
   LogLine(LogLevel::kInfo, "speed")
       .AddBytes("flash_per_second", static_cast<uint64_t>(probe_.flash_bytes_per_second))

@@ -79,6 +79,7 @@ Status KvCache::CloseSequence(KvSequence& sequence) {
     const auto user = users_.find(name);
     if (user != users_.end() && --user->second == 0) users_.erase(user);
   }
+  if (ram_) ram_->FreeSequence(sequence.id);
   Status status = DropPending(sequence.id);
   if (Status tail = RemoveTail(sequence.id, UINT32_MAX); status.ok()) status = std::move(tail);
   // Children before parents: a block without its parent cannot be found, so it must go first.
@@ -132,12 +133,18 @@ Status KvCache::AppendRows(const KvSequence& sequence, uint32_t layer,
   const uint32_t first = sequence.n_tokens / kKvBlockTokens;
   const uint32_t last =
       (sequence.n_tokens + static_cast<uint32_t>(tokens.size()) - 1) / kKvBlockTokens;
+  for (uint32_t block = first; block <= last; ++block) {
+    if (const KvPool::Slot* slot = InRam(sequence, block)) {
+      RowsToRam(*slot, sequence, layer, static_cast<uint32_t>(tokens.size()), rows);
+    }
+  }
   if (batch != nullptr) {
     for (uint32_t block = first; block <= last; ++block) {
       THIMBLE_RETURN_IF_ERROR(AppendBlock(*batch, sequence, layer, tokens, rows, block));
     }
     return {};
   }
+  if (!AppendsToDisk(sequence, static_cast<uint32_t>(tokens.size()))) return {};
   const uint64_t block_bytes = shape_.BlockHalves() * sizeof(uint16_t);
   const auto blocks_at_once =
       static_cast<uint32_t>(std::max<uint64_t>(1, kKvTransactionBytes / block_bytes));
@@ -156,6 +163,7 @@ Status KvCache::AppendRows(const KvSequence& sequence, uint32_t layer,
 
 Status KvCache::AppendBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t layer,
                             std::span<const int32_t> tokens, const uint16_t* rows, uint32_t block) {
+  if (InRam(sequence, block) != nullptr) return {};
   const uint64_t block_end = uint64_t{block + 1} * kKvBlockTokens;
   const uint64_t end = sequence.n_tokens + tokens.size();
   if (block_end <= end) return CompleteBlock(txn, sequence, layer, block, tokens, rows);
@@ -170,6 +178,22 @@ Status KvCache::AppendBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t l
   return {};
 }
 
+// Whether the block is to be written: false where the very same one is there. One of other tokens
+// under the same name goes, unless it is in use.
+Result<bool> KvCache::MakeWay(LmdbTxn& txn, const KvBlockName& name, const KvBlockName& parent,
+                              KvBlockTokens tokens) {
+  THIMBLE_ASSIGN_OR_RETURN(const auto match, index_->Find(txn, name, parent, tokens));
+  if (match == KvBlockIndex::Match::kSame) return false;
+  if (match == KvBlockIndex::Match::kNone) return true;
+  if (users_.contains(name)) {
+    return InternalError(
+        "append KV rows: a block of other tokens has the same name, and is in use");
+  }
+  THIMBLE_ASSIGN_OR_RETURN(const uint64_t bytes, index_->Remove(txn, name));
+  index_->Removed(1, bytes);
+  return true;
+}
+
 // Puts a block together from rows in the tail and new rows, unless the very same one is there.
 Status KvCache::CompleteBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t layer,
                               uint32_t block, std::span<const int32_t> tokens,
@@ -177,18 +201,8 @@ Status KvCache::CompleteBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t
   const KvBlockName parent = block == 0 ? index_->root() : NameOf(sequence, tokens, block - 1);
   const auto ids = KvBlockTokenIds(sequence, tokens, block);
   const KvBlockName name = index_->Name(parent, ids);
-  THIMBLE_ASSIGN_OR_RETURN(const auto match, index_->Find(txn, name, parent, ids));
-  if (match == KvBlockIndex::Match::kSame) return {};
-  if (match == KvBlockIndex::Match::kOther) {
-    if (!users_.contains(name)) {
-      THIMBLE_ASSIGN_OR_RETURN(const uint64_t bytes, index_->Remove(txn, name));
-      index_->Removed(1, bytes);
-    } else {
-      return InternalError("append KV rows: block " + std::to_string(block) + " of sequence " +
-                           std::to_string(sequence.id) +
-                           " has the name of a block of other tokens, which is in use");
-    }
-  }
+  THIMBLE_ASSIGN_OR_RETURN(const bool wanted, MakeWay(txn, name, parent, ids));
+  if (!wanted) return {};
   THIMBLE_ASSIGN_OR_RETURN(const std::span<std::byte> out, index_->PutLayer(txn, name, layer));
   const size_t head_bytes = shape_.VectorHalves() * sizeof(uint16_t);
   const size_t row_bytes = shape_.RowHalves() * sizeof(uint16_t);

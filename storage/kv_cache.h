@@ -29,6 +29,8 @@
 
 #include "storage/base/status.h"
 #include "storage/kv_block_index.h"
+#include "storage/kv_pool.h"
+#include "storage/kv_stream.h"
 #include "storage/lmdb.h"
 #include "storage/vocab_index.h"
 
@@ -41,6 +43,12 @@ struct KvSequence {
   uint32_t n_tokens = 0;             // tokens whose keys and values are complete in every layer
   std::vector<KvBlockName> blocks;   // of the full blocks, in order; capacity reserved at Open
   std::vector<int32_t> tokens;       // all tokens so far; capacity reserved at Open
+};
+
+// The rows that a pass adds to a sequence.
+struct KvPassRows {
+  const KvSequence* sequence = nullptr;
+  uint32_t n_rows = 0;
 };
 
 // Pointers to one KV head's keys and values of one block; valid until the Reader goes.
@@ -66,16 +74,36 @@ class KvCache {
   // removes.
   Status CloseSequence(KvSequence& sequence);
 
+  // Keeps blocks in `memory` (aligned to 64 bytes, KvPool::SlotBytes each) from now on; it must
+  // stay until UseRam is called again. Empty: in none; rows that are only there go to the tails
+  // first. Blocks for which there is no place are read ahead of attention, past the page cache
+  // where the file system and `backend` allow it.
+  Status UseRam(std::span<std::byte> memory, ReaderBackend backend = ReaderBackend::kAuto);
+  // Before a pass of these rows, which needs the RAM before `from` itself: places for the blocks
+  // that the rows fall into and, as room is left, for copies of those before them. What had its
+  // place before `from` goes to LMDB. RESOURCE_EXHAUSTED where that has no room.
+  Status PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from);
+  // Where the blocks in RAM begin: what lies before may serve other things until the next
+  // PlaceInRam. nullptr without RAM.
+  [[nodiscard]] const std::byte* ram_begin() const { return ram_ ? ram_->begin() : nullptr; }
+  // Whether blocks of this pass are read past the page cache, and whether as many as there is room
+  // for are under way.
+  [[nodiscard]] bool streams() const { return stream_ && stream_->active(); }
+  [[nodiscard]] bool stream_full() const { return stream_->full(); }
+  // Whether AppendRows of so many rows has anything to write to LMDB.
+  [[nodiscard]] bool AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const;
+
   // The rows of one pass for one sequence, layer by layer, then PrepareRows, then CommitRows:
   //  AppendRows writes `n` rows ([n][n_kv_heads][2][head_dim]) of `layer` for the tokens at
   //  positions [sequence.n_tokens, sequence.n_tokens + n). `tokens` are those n tokens. One write
   //  transaction for the call, `batch` where one is given (then the caller commits). Blocks that
-  //  these rows complete are written whole under their name; others go to the tail. Without `batch`
-  //  a full map or disk is met by evicting blocks and trying again; then RESOURCE_EXHAUSTED, and
-  //  neither this sequence nor another is harmed. Rows that are not followed by CommitRows (an
-  //  aborted pass) are overwritten by the next call for their positions. No read transaction should
-  //  be open: it keeps LMDB from reusing pages. Long calls of wide models commit in parts of at
-  //  most about 1 MiB.
+  //  these rows complete are written whole under their name; others go to the tail; those of blocks
+  //  in RAM go there, and are written when PrepareRows finds them complete. Without `batch` a full
+  //  map or disk is met by evicting blocks and trying again; then RESOURCE_EXHAUSTED, and neither
+  //  this sequence nor another is harmed. Rows that are not followed by CommitRows (an aborted
+  //  pass) are overwritten by the next call for their positions. No read transaction should be
+  //  open: it keeps LMDB from reusing pages. Long calls of wide models commit in parts of at most
+  //  about 1 MiB.
   Status AppendRows(const KvSequence& sequence, uint32_t layer, std::span<const int32_t> tokens,
                     const uint16_t* rows, LmdbTxn* batch = nullptr);
   //  PrepareRows: every layer has its rows; completed blocks get their record, with all that may
@@ -100,8 +128,9 @@ class KvCache {
     Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
                 uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
                 KvHeadBlock* out);
-    // Asks the kernel to bring the keys and values of a full block of `sequence` at `layer` into
-    // its page cache, and does not wait for them. Advice: nothing fails.
+    // Starts the reading of a full block of `sequence` at `layer`, if it is not in RAM, and does
+    // not wait for it: past the page cache where the cache streams(), else the kernel is asked to
+    // bring it there. Advice: nothing fails.
     void ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const;
 
    private:
@@ -124,9 +153,11 @@ class KvCache {
     uint64_t bytes = 0;              // of the file, taken by these
     uint64_t prefix_hit_tokens = 0;  // taken over by OpenSequence since start
     uint64_t evicted_blocks = 0;
+    uint64_t ram_blocks = 0;  // with a place in RAM
   };
   [[nodiscard]] Stats stats() const {
-    return {index_->blocks(), index_->bytes(), prefix_hit_tokens_, evicted_blocks_};
+    return {index_->blocks(), index_->bytes(), prefix_hit_tokens_, evicted_blocks_,
+            ram_ ? ram_->used() : 0};
   }
   [[nodiscard]] const KvShape& shape() const { return shape_; }
   [[nodiscard]] LmdbEnv& env() { return env_; }
@@ -151,6 +182,19 @@ class KvCache {
                      std::span<const int32_t> tokens, const uint16_t* rows, uint32_t block);
   Status CompleteBlock(LmdbTxn& txn, const KvSequence& sequence, uint32_t layer, uint32_t block,
                        std::span<const int32_t> tokens, const uint16_t* rows);
+  Result<bool> MakeWay(LmdbTxn& txn, const KvBlockName& name, const KvBlockName& parent,
+                       KvBlockTokens tokens);
+  [[nodiscard]] KvPool::Slot* InRam(const KvSequence& sequence, uint32_t block) const {
+    return ram_ ? ram_->Find(sequence.id, block) : nullptr;
+  }
+  void RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, uint32_t layer,
+                 uint32_t n_tokens, const uint16_t* rows) const;
+  Status RowsToTail(const KvPool::Slot& slot);
+  Status StoreFromRam(const KvSequence& sequence, std::span<const int32_t> tokens);
+  Status StoreBlock(const KvPool::Slot& slot, const KvBlockName& name, const KvBlockName& parent,
+                    KvBlockTokens tokens);
+  void ReleaseWritten(uint64_t bytes);
+  void BeginStream(std::span<const KvPassRows> rows);
   Status ReturnToTail(const KvSequence& sequence, uint32_t n_tokens);
   Status RecordBlocks(const KvSequence& sequence, std::span<const int32_t> tokens);
   void MakeRoomOnDisk(uint64_t wanted);
@@ -172,6 +216,9 @@ class KvCache {
   uint64_t evicted_blocks_ = 0;
   std::unordered_map<KvBlockName, uint32_t, KvBlockNameHash> users_;  // of open sequences' blocks
   std::vector<Pending> pending_;
+  std::unique_ptr<KvPool> ram_;  // null: no RAM
+  std::unique_ptr<KvStream> stream_;
+  uint64_t written_bytes_ = 0;  // from RAM, since page cache was released
 };
 
 }  // namespace thimble

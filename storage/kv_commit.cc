@@ -29,6 +29,7 @@ Status KvCache::PrepareRows(const KvSequence& sequence, std::span<const int32_t>
   const auto n_tokens = static_cast<uint32_t>(sequence.n_tokens + tokens.size());
   THIMBLE_RETURN_IF_ERROR(ReturnToTail(sequence, n_tokens));
   if (n_tokens / kKvBlockTokens == sequence.blocks.size()) return {};
+  THIMBLE_RETURN_IF_ERROR(StoreFromRam(sequence, tokens));
   return RecordBlocks(sequence, tokens);
 }
 
@@ -38,17 +39,25 @@ void KvCache::CommitRows(KvSequence& sequence, std::span<const int32_t> tokens) 
   const uint32_t n_blocks = n_tokens / kKvBlockTokens;
   const size_t old_blocks = sequence.blocks.size();
   const KvSequence& before = sequence;
+  bool on_disk = false;  // rows of these blocks may be in the tails
   for (size_t block = old_blocks; block < n_blocks; ++block) {
     const auto ids = KvBlockTokenIds(before, tokens, static_cast<uint32_t>(block));
     const KvBlockName& parent = block == 0 ? index_->root() : sequence.blocks[block - 1];
     const KvBlockName name = index_->Name(parent, ids);
     ++users_[name];
     sequence.blocks.push_back(name);
+    if (KvPool::Slot* slot = InRam(sequence, static_cast<uint32_t>(block))) {
+      slot->holds = KvPool::Holds::kCopy;
+      slot->n_layers = shape_.n_layers;
+    } else {
+      on_disk = true;
+    }
   }
   sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
   sequence.n_tokens = n_tokens;
   (void)DropPending(sequence.id);
-  if (n_blocks > old_blocks) (void)RemoveTail(sequence.id, n_blocks * kKvBlockTokens);
+  if (KvPool::Slot* slot = InRam(sequence, n_blocks)) slot->n_rows = n_tokens % kKvBlockTokens;
+  if (on_disk) (void)RemoveTail(sequence.id, n_blocks * kKvBlockTokens);
 }
 
 // Records the blocks that `tokens` complete, but those that another sequence has recorded.
@@ -113,6 +122,7 @@ Status KvCache::MakeRoomInQuota(uint64_t wanted) {
 // committed, the rows of that block go to the tail after all.
 Status KvCache::ReturnToTail(const KvSequence& sequence, uint32_t n_tokens) {
   const uint32_t block = n_tokens / kKvBlockTokens;
+  if (InRam(sequence, block) != nullptr) return {};
   const uint32_t begin = std::max(sequence.n_tokens, block * kKvBlockTokens);
   const auto found = std::ranges::find_if(pending_, [&](const Pending& p) {
     return p.sequence == sequence.id && p.block == block && !p.stale;

@@ -59,8 +59,15 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
 }
 
 void KvCache::Reader::ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const {
+  const KvPool::Slot* slot = cache_->InRam(sequence, block);
+  if (slot != nullptr && slot->n_layers > layer) return;
   const auto whole = cache_->index_->Layer(txn_, sequence.blocks[block], layer);
   if (!whole.ok() || !*whole) return;
+  if (cache_->streams()) {
+    const auto offset = cache_->env_.FileOffset((*whole)->data());
+    if (offset) cache_->stream_->Start({sequence.id, layer, block}, *offset);
+    return;
+  }
   const auto begin = reinterpret_cast<uintptr_t>((*whole)->data());
   const auto page_bytes = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const uintptr_t first = begin / page_bytes * page_bytes;
@@ -73,14 +80,30 @@ void KvCache::Reader::ReadAhead(const KvSequence& sequence, uint32_t layer, uint
 Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t> pending,
                              uint32_t layer, uint32_t block, uint32_t n_total) {
   const uint64_t begin = uint64_t{block} * kKvBlockTokens;
-  if (begin + kKvBlockTokens <= n_total || block < sequence.blocks.size()) {
+  KvPool::Slot* slot = cache_->InRam(sequence, block);
+  if (slot != nullptr && (slot->holds == KvPool::Holds::kRows || layer < slot->n_layers)) {
+    whole_ = cache_->ram_->Layer(*slot, layer);
+    return {};
+  }
+  whole_ = nullptr;
+  if (cache_->streams()) {
+    THIMBLE_ASSIGN_OR_RETURN(whole_, cache_->stream_->Take({sequence.id, layer, block}));
+  }
+  if (whole_ == nullptr && (begin + kKvBlockTokens <= n_total || block < sequence.blocks.size())) {
     const KvBlockName name = cache_->NameOf(sequence, pending, block);
     THIMBLE_ASSIGN_OR_RETURN(const auto whole, cache_->index_->Layer(txn_, name, layer));
     if (!whole) return KvRowMissing(sequence.id, layer, begin);
     whole_ = whole->data();
+  }
+  if (whole_ != nullptr) {
+    if (slot != nullptr && layer == slot->n_layers) {
+      std::byte* copy = cache_->ram_->Layer(*slot, layer);
+      std::memcpy(copy, whole_, cache_->shape_.BlockHalves() * sizeof(uint16_t));
+      whole_ = copy;
+      ++slot->n_layers;
+    }
     return {};
   }
-  whole_ = nullptr;
   const size_t row_bytes = cache_->shape_.RowHalves() * sizeof(uint16_t);
   uint64_t position = begin;
   const auto visit = [&](Bytes key, Bytes row) {

@@ -235,6 +235,7 @@ Status LmdbEnv::Remove(const std::function<Status(LmdbTxn&)>& body) {
   Status status = AttemptRemoval(body);
   const bool full = status.code() == StatusCode::kResourceExhausted;
   if ((!full && !was_starved) || open_txns_ != 0) return status;
+  map_ = nullptr;
   int code = mdb_env_set_mapsize(env_, static_cast<size_t>(map_bytes_ + kRemovalBytes));
   if (code != 0) return LmdbError(code, "enlarge the map of", path_);
   if (full) status = AttemptRemoval(body);
@@ -250,6 +251,7 @@ Status LmdbEnv::Remove(const std::function<Status(LmdbTxn&)>& body) {
     });
     starved_ = !turned.ok();
   }
+  map_ = nullptr;
   // LMDB keeps it larger where pages past map_bytes are in use.
   code = mdb_env_set_mapsize(env_, static_cast<size_t>(map_bytes_));
   if (status.ok() && code != 0) return LmdbError(code, "restore the map of", path_);
@@ -290,6 +292,17 @@ void LmdbEnv::ReleasePageCache() {
     static_cast<void>(::madvise(map.address, map.bytes, MADV_DONTNEED));
   }
   static_cast<void>(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+}
+
+std::optional<uint64_t> LmdbEnv::FileOffset(const std::byte* data) {
+  mdb_filehandle_t fd = -1;
+  if (map_ == nullptr && mdb_env_get_fd(env_, &fd) == 0) {
+    const Mapping map = FindMapping(fd);
+    map_ = static_cast<const std::byte*>(map.address);
+    mapped_bytes_ = map.bytes;
+  }
+  if (map_ == nullptr || data < map_ || data >= map_ + mapped_bytes_) return std::nullopt;
+  return static_cast<uint64_t>(data - map_);
 }
 
 Result<uint64_t> LmdbEnv::UsedBytes() const {

@@ -77,6 +77,10 @@ class LmdbEnv {
   [[nodiscard]] uint64_t map_bytes() const { return map_bytes_; }
   // Bytes of the map in use (last page number x page size).
   [[nodiscard]] Result<uint64_t> UsedBytes() const;
+  // Of the file with the data, and where in it `data`, as Get has returned it, is; nullopt where
+  // the kernel does not say where the map is. 50 us after the map has moved, else nothing.
+  [[nodiscard]] std::string DataFile() const { return path_ + "/data.mdb"; }
+  [[nodiscard]] std::optional<uint64_t> FileOffset(const std::byte* data);
 
   // Beyond map_bytes, for Remove alone.
   static constexpr uint64_t kRemovalBytes = 1024 * 1024;
@@ -94,6 +98,8 @@ class LmdbEnv {
   uint64_t map_bytes_;
   int open_txns_ = 0;  // of either kind: the map must not move under them
   uint64_t turns_ = 0;
+  const std::byte* map_ = nullptr;  // where it was found; nullptr: it may have moved
+  uint64_t mapped_bytes_ = 0;
   bool starved_ = false;     // a write has found the map or the disk full
   bool write_open_ = false;  // a second writer on the one thread would wait for itself for ever
 };

@@ -20,7 +20,7 @@ namespace thimble {
 // 200 tokens of keys and values are 5 MiB. With 10 MiB a token of SmolLM2's shape at 64 MiB
 // took 10.2 ms beside waiting for weights, with 12 MiB 6.5, with 14 MiB 6.5; 2 MiB more of weights
 // to read take 0.6.
-inline constexpr uint64_t kReserveBytes = 12 * kMiB;
+inline constexpr uint64_t kReserveBytes = 8 * kMiB;
 // Below 19.2 MiB of ceiling five eighths of it, for the arena has more use for the rest; at least
 // this much.
 inline constexpr uint64_t kReserveMinBytes = 8 * kMiB;

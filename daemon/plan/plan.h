@@ -2,12 +2,16 @@
 // for a given budget. It is the memory contract: peak_bytes is known before the first weight is
 // read. Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
 //
-// The arena:  [ring of streamed tiles][values and work of the running group][resident tiles]
+// The arena:  [ring of streamed tiles][values and work of the running group][resident tiles][KV]
 //
 // Values and work grow with the rows of a pass. Passes that generate have few rows (step_rows), and
 // the resident set begins behind their largest group. A pass of more rows, a prompt's, has its
 // values lie over the first resident tiles, which are streamed for as long as that lasts and read
 // again into their place afterwards: a prompt of 256 rows costs a generating pass no RAM.
+//
+// Keys and values of the active requests grow from the arena's end downwards, where there is no
+// room behind the resident tiles over these: a byte of either saves the reading of a byte in every
+// pass, and keys and values come in smaller pieces.
 #pragma once
 
 #include <array>
@@ -34,6 +38,10 @@ struct PlanOptions {
   uint32_t max_logit_rows = 4;  // of these, how many may want logits
   double flash_bytes_per_second = 0;  // as measured; 0: not known
   uint64_t tile_bytes = 0;            // 0: chosen from the budget, 512 KiB at most
+  // Keys and values in RAM (storage/kv_pool.h), as much as there is room for: the bytes of a block
+  // of 32 tokens in all layers, and how many of them requests may have at once. 0: none.
+  uint64_t kv_slot_bytes = 0;
+  uint64_t kv_slots = 0;
 };
 
 // More prompt rows of a pass hardly save readings of the weights.
@@ -42,6 +50,9 @@ inline constexpr uint32_t kLargestPromptChunk = 256;
 // in chunks (0: of kLargestPromptChunk), each as the budget allows.
 void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
              PlanOptions* options);
+
+// Of `max_active` requests of `context_tokens` each; `slot_bytes` as KvPool::SlotBytes says.
+void SetKv(uint64_t slot_bytes, uint32_t max_active, uint32_t context_tokens, PlanOptions* options);
 
 // A value's place while a group runs, from the beginning of the arena.
 struct Placement {
@@ -79,6 +90,10 @@ struct Plan {
   uint64_t wide_end = 0;         // and at max_rows
   uint64_t resident_offset = 0;  // from step_end on; from wide_end on where there is room for all
   uint64_t resident_bytes = 0;
+  // kv_bytes from kv_offset to the arena's end: whole slots, the first of which may lie over
+  // resident tiles, which are streamed while it is in use.
+  uint64_t kv_offset = 0;
+  uint64_t kv_bytes = 0;
   uint64_t peak_bytes = 0;   // of the arena
   uint64_t model_bytes = 0;  // of all tiles: one pass with nothing resident
   uint64_t pass_bytes = 0;   // of the tiles that are read in every pass

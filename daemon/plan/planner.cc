@@ -3,6 +3,7 @@
 
 #include "daemon/plan/plan.h"
 #include "storage/base/bytes.h"
+#include "storage/kv_block_index.h"
 #include "storage/weight_reader.h"
 
 namespace thimble {
@@ -69,6 +70,52 @@ size_t SizeClass(const Plan& plan, const Tile& tile) {
 }
 constexpr size_t kSizeClasses = 3;
 
+// i's bits in reverse: 0, 1/2, 1/4, 3/4, ... of the range (van der Corput).
+uint32_t Spread(uint32_t i) {
+  uint32_t reversed = 0;
+  for (int bit = 0; bit < 32; ++bit) reversed |= ((i >> bit) & 1U) << (31 - bit);
+  return reversed;
+}
+
+// Places the chosen tiles one behind the other. What lies over the set for a while takes its
+// beginning (a prompt's values) or its end (keys and values): the small tiles, each a read of its
+// own, are in the middle, and the others in an order of which each part is spread through the pass.
+uint64_t PlaceResident(const std::vector<bool>& chosen, Plan* plan) {
+  std::vector<size_t> small;
+  std::vector<size_t> large;
+  for (size_t t = 0; t < plan->tiles.size(); ++t) {
+    if (!chosen[t]) continue;
+    (SizeClass(*plan, plan->tiles[t]) == 0 ? small : large).push_back(t);
+  }
+  std::vector<size_t> order(large.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::ranges::sort(order, {}, [](size_t i) { return Spread(static_cast<uint32_t>(i)); });
+  uint64_t offset = plan->resident_offset;
+  const auto place = [&](size_t t) {
+    plan->tiles[t].resident_offset = offset;
+    offset += AlignUp(plan->tiles[t].bytes, kValueAlignment);
+  };
+  const size_t before = order.size() / 2;
+  for (size_t i = 0; i < before; ++i) place(large[order[i]]);
+  for (const size_t t : small) place(t);
+  for (size_t i = before; i < order.size(); ++i) place(large[order[i]]);
+  return offset;
+}
+
+// Keys and values: behind everything as far as the budget goes, and over the resident tiles.
+void PlaceKv(Plan* plan) {
+  const PlanOptions& options = plan->options;
+  uint64_t wanted = 0;
+  if (!CheckedMul(options.kv_slot_bytes, options.kv_slots, &wanted)) wanted = UINT64_MAX;
+  plan->kv_offset = plan->peak_bytes;
+  if (wanted == 0) return;
+  plan->peak_bytes += std::min(wanted, (options.budget_bytes - plan->peak_bytes) / kPage * kPage);
+  const uint64_t slots =
+      std::min(options.kv_slots, (plan->peak_bytes - plan->step_end) / options.kv_slot_bytes);
+  plan->kv_bytes = slots * options.kv_slot_bytes;
+  plan->kv_offset = plan->peak_bytes - plan->kv_bytes;
+}
+
 // Gives what the budget leaves to tiles that stay, one class of sizes after the other. A class that
 // does not fit as a whole is spread evenly through the pass, so that the reading of a tile that is
 // streamed overlaps with the use of ones that stay.
@@ -100,20 +147,12 @@ void ChooseResident(Plan* plan) {
       taken += bytes;
     }
   }
-  // With room enough no value ever lies over them. Else the large ones come first: the small ones,
-  // each a read of its own, are the last to give way.
+  // With room enough no value ever lies over them.
   plan->resident_offset = std::max(
       plan->step_end, std::min(plan->wide_end, (plan->options.budget_bytes - plan->resident_bytes) /
                                                    kPage * kPage));
-  uint64_t offset = plan->resident_offset;
-  for (size_t size_class = kSizeClasses; size_class-- > 0;) {
-    for (size_t t = 0; t < plan->tiles.size(); ++t) {
-      if (!chosen[t] || SizeClass(*plan, plan->tiles[t]) != size_class) continue;
-      plan->tiles[t].resident_offset = offset;
-      offset += AlignUp(plan->tiles[t].bytes, kValueAlignment);
-    }
-  }
-  plan->peak_bytes = std::max(plan->wide_end, offset);
+  plan->peak_bytes = std::max(plan->wide_end, PlaceResident(chosen, plan));
+  PlaceKv(plan);
 }
 
 Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes, uint32_t rows) {
@@ -167,6 +206,13 @@ void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
   options->step_rows = options->max_logit_rows = max_active + draft_tokens;
   options->max_rows =
       std::max(prompt_chunk == 0 ? kLargestPromptChunk : prompt_chunk, options->step_rows);
+}
+
+void SetKv(uint64_t slot_bytes, uint32_t max_active, uint32_t context_tokens,
+           PlanOptions* options) {
+  options->kv_slot_bytes = slot_bytes;
+  options->kv_slots =
+      uint64_t{max_active} * ((uint64_t{context_tokens} + kKvBlockTokens - 1) / kKvBlockTokens);
 }
 
 Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {

@@ -28,8 +28,16 @@ bool KvReadAhead::Settle(std::span<const ActiveItem> items, uint32_t n_layers, P
 
 void KvReadAhead::Advance(std::span<const ActiveItem> items, uint32_t layer, size_t item,
                           uint32_t block, KvCache& kv, KvCache::Reader& reader) {
-  if (passes_ == 0) return;
   const Place here = {layer, item, block};
+  if (kv.streams()) {
+    next_ = std::max(next_, here);
+    while (!kv.stream_full() && Settle(items, kv.shape().n_layers, &next_)) {
+      reader.ReadAhead(*items[next_.item].item.sequence, next_.layer, next_.block);
+      ++next_.block;
+    }
+    return;
+  }
+  if (passes_ == 0) return;
   if (next_ <= here) {
     next_ = here;
     ahead_ = 0;

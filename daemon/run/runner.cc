@@ -47,13 +47,24 @@ class StagedRunner final : public Runner {
         ring_(plan, *arena_, *reader_) {
     const size_t pairs = model.rope.dimensions / 2;
     items_.reserve(plan.max_rows);
+    kv_rows_.reserve(plan.max_rows);
     logit_rows_.resize(plan.max_logit_rows);
     // Not touched before they are used: most passes have few rows.
     cosine_ = std::make_unique_for_overwrite<float[]>(plan.max_rows * pairs);
     sine_ = std::make_unique_for_overwrite<float[]>(plan.max_rows * pairs);
   }
 
-  ~StagedRunner() override = default;
+  // The blocks in the arena go with it; what of them LMDB does not take is lost to sequences that
+  // are still open, which then say so.
+  ~StagedRunner() override { static_cast<void>(kv_.UseRam({})); }
+  StagedRunner(const StagedRunner&) = delete;
+  StagedRunner& operator=(const StagedRunner&) = delete;
+
+  Status UseKvRam(ReaderBackend backend) {
+    if (plan_.kv_bytes == 0) return {};
+    const auto bytes = static_cast<size_t>(plan_.kv_bytes);
+    return kv_.UseRam({arena_->Use(plan_.kv_offset, bytes), bytes}, backend);
+  }
 
   Status Begin(std::span<const PassItem> items) override;
   Result<bool> Step() override;
@@ -102,6 +113,7 @@ class StagedRunner final : public Runner {
 
   bool running_ = false;
   std::vector<ActiveItem> items_;
+  std::vector<KvPassRows> kv_rows_;
   uint32_t n_rows_ = 0;
   uint32_t n_logit_rows_ = 0;
   bool wide_ = false;        // more than plan.step_rows
@@ -133,6 +145,7 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   THIMBLE_RETURN_IF_ERROR(CheckFile());
   const size_t pairs = model_.rope.dimensions / 2;
   items_.clear();
+  kv_rows_.clear();
   n_rows_ = 0;
   n_logit_rows_ = 0;
   for (const PassItem& item : items) {
@@ -144,6 +157,7 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
       RopeAngles(model_.rope, item.sequence->n_tokens + i, &cosine_[(n_rows_ + i) * pairs],
                  &sine_[(n_rows_ + i) * pairs]);
     }
+    kv_rows_.push_back({item.sequence, n});
     n_rows_ += n;
   }
   // Without logits the pass is over when the last layer's keys and values are made.
@@ -152,8 +166,13 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
     while (plan_.stages[last_stage_].kind != StageKind::kQkv) --last_stage_;
   }
   wide_ = n_rows_ > plan_.step_rows;
-  ring_.BeginPass(plan_.stages[last_stage_].tile_end,
-                  wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end);
+  const uint64_t values_end = wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
+  const std::byte* arena = arena_->all().data();
+  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena + values_end));
+  const uint64_t kv_begin = kv_.ram_begin() == nullptr
+                                ? plan_.peak_bytes
+                                : static_cast<uint64_t>(kv_.ram_begin() - arena);
+  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, kv_begin);
   stage_ = 0;
   phase_ = Phase::kBegin;
   running_ = true;
@@ -329,7 +348,11 @@ Status StagedRunner::AppendRows(const ActiveItem& active, LmdbTxn* batch) {
 // One transaction for all items; where the map or the disk has no room for it, one for each item,
 // since the cache then makes room by evicting.
 Status StagedRunner::AppendKv() {
-  if (items_.size() > 1) {
+  const auto on_disk = std::ranges::count_if(items_, [this](const ActiveItem& active) {
+    return !active.dropped && kv_.AppendsToDisk(*active.item.sequence,
+                                                static_cast<uint32_t>(active.item.tokens.size()));
+  });
+  if (on_disk > 1) {
     const auto all = [&]() -> Status {
       THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, kv_.env().BeginWrite());
       for (const ActiveItem& active : items_) {
@@ -479,8 +502,10 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
   const std::span<std::byte> read_into = arena->all().first(static_cast<size_t>(plan.step_end));
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,
                            WeightReader::Open(file, backend, read_into));
-  return std::unique_ptr<Runner>(std::make_unique<StagedRunner>(
-      model, plan, file, kv, store, std::move(arena), std::move(reader)));
+  auto runner = std::make_unique<StagedRunner>(model, plan, file, kv, store, std::move(arena),
+                                               std::move(reader));
+  THIMBLE_RETURN_IF_ERROR(runner->UseKvRam(backend));
+  return std::unique_ptr<Runner>(std::move(runner));
 }
 
 }  // namespace thimble

@@ -23,6 +23,7 @@ struct SessionOptions {
   ReaderBackend reader = ReaderBackend::kAuto;
   KvType kv_type = KvType::kF16;
   uint64_t kv_quota_bytes = uint64_t{1} << 30;
+  uint32_t kv_ram_tokens = 0;  // keys and values in RAM, as far as the plan's budget goes
 };
 
 struct Session {
@@ -32,6 +33,21 @@ struct Session {
   std::unique_ptr<KvCache> kv;
   std::unique_ptr<StageStore> store;
   std::unique_ptr<Runner> runner;
+
+  Session() = default;
+  ~Session() = default;
+  Session(Session&&) = default;
+  // The parts that give way go in the order of the destructor: the runner first.
+  Session& operator=(Session&& other) noexcept {
+    runner = nullptr;
+    store = std::move(other.store);
+    kv = std::move(other.kv);
+    plan = std::move(other.plan);
+    model = std::move(other.model);
+    file = std::move(other.file);
+    runner = std::move(other.runner);
+    return *this;
+  }
 
   // `cache` must outlive the session.
   static Result<Session> Open(std::unique_ptr<RandomAccessFile> file, LmdbEnv& cache,

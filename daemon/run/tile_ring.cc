@@ -17,12 +17,12 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
       pass_end_(static_cast<uint32_t>(plan.tiles.size())),
       n_to_load_(plan.tiles.size()) {}
 
-void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end) {
+void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin) {
   pass_end_ = tile_end;
   values_end_ = values_end;
-  if (values_end <= plan_.resident_offset) return;
+  kv_begin_ = kv_begin;
   for (size_t t = 0; t < loaded_.size(); ++t) {
-    if (plan_.tiles[t].resident_offset >= values_end || loaded_[t] == 0) continue;
+    if (loaded_[t] == 0 || AtHome(plan_.tiles[t])) continue;
     loaded_[t] = 0;
     ++n_to_load_;
   }
@@ -142,7 +142,7 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
   const std::byte* bytes = ring_ + at;
   span.begin = AlignDown(at, kReadAlignment);  // the tiles before it are done with
   span.used_up = tile + 1 == span.tile_end;
-  if (t.resident() && t.resident_offset >= values_end_) {
+  if (AtHome(t)) {
     std::byte* home = arena_.Use(t.resident_offset, AlignUp(t.bytes, 64));
     std::memcpy(home, bytes, t.bytes);
     loaded_[tile] = 1;

@@ -24,9 +24,9 @@ class TileRing {
   TileRing(const Plan& plan, Arena& arena, WeightReader& reader);
 
   // A pass walks tiles [0, tile_end) in order; after the last one comes the next pass's first. Its
-  // values end at `values_end`: resident tiles that begin before it are streamed, and read into
-  // their place again by a pass that leaves it to them.
-  void BeginPass(uint32_t tile_end, uint64_t values_end);
+  // values end at `values_end`, and keys and values begin at `kv_begin`: resident tiles that lie
+  // beyond these are streamed, and read into their place again by a pass that leaves it to them.
+  void BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin);
 
   // The bytes of `tile`, valid until the next Acquire; starts reading what comes next.
   // Errors: the reader's, with the tensor's name.
@@ -50,6 +50,11 @@ class TileRing {
     uint64_t end = 0;
   };
 
+  // Whether the tile's place is its own in this pass.
+  [[nodiscard]] bool AtHome(const Tile& tile) const {
+    return tile.resident() && tile.resident_offset >= values_end_ &&
+           tile.resident_offset + tile.bytes <= kv_begin_;
+  }
   [[nodiscard]] bool Loaded(uint32_t tile) const { return loaded_[tile] != 0; }
   [[nodiscard]] Span& At(size_t i) { return spans_[(oldest_ + i) % spans_.size()]; }
   // The first tile from `tile` on, in the order of passes, that must be read; kNone if there is
@@ -73,6 +78,7 @@ class TileRing {
   std::byte* const ring_;
   uint32_t pass_end_ = 0;
   uint64_t values_end_ = 0;
+  uint64_t kv_begin_ = UINT64_MAX;
   uint32_t next_ = 0;  // where to look for the next tile to read
   // The runner reads embedding rows beside: one operation is left to it.
   std::array<Span, WeightReader::kMaxInFlight - 1> spans_;

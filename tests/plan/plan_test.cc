@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 #include <tuple>
@@ -287,6 +288,52 @@ TEST(Planner, APromptsValuesLieOverTheResidentSet) {
       EXPECT_LT(ValuesEnd(*model, *many, 100), ValuesEnd(*model, *many, 200));
     }
   }
+}
+
+// Keys and values take the end of the arena: behind the weights where there is room, else over the
+// resident ones, of which each part is spread through the pass.
+TEST(Planner, KeysAndValuesLieOverTheEndOfTheResidentSet) {
+  const auto model = MakeFakeModel(SmolShape());
+  const uint64_t slot = 720 * kKiB;
+  for (const uint64_t budget : {8 * kMiB, 16 * kMiB, 56 * kMiB}) {
+    PlanOptions options;
+    options.budget_bytes = budget;
+    options.step_rows = 12;
+    const Result<Plan> without = MakePlan(*model, options);
+    SetKv(slot, 2, 512, &options);
+    ASSERT_EQ(options.kv_slots, 32U);
+    const Result<Plan> plan = MakePlan(*model, options);
+    ASSERT_TRUE(plan.ok() && without.ok());
+    EXPECT_EQ(plan->resident_bytes, without->resident_bytes);
+    EXPECT_LE(plan->peak_bytes, budget);
+    EXPECT_EQ(plan->kv_offset + plan->kv_bytes, plan->peak_bytes);
+    EXPECT_EQ(plan->kv_bytes % slot, 0U);
+    EXPECT_GE(plan->kv_offset, plan->step_end);
+    EXPECT_EQ(plan->kv_bytes,
+              std::min(32 * slot, (plan->peak_bytes - plan->step_end) / slot * slot));
+    // Where half of the resident set has given way, what stays is in every quarter of the pass.
+    const uint64_t half = plan->resident_offset + plan->resident_bytes / 2;
+    std::array<uint64_t, 4> stays{};
+    uint64_t seen = 0;
+    for (const Tile& tile : plan->tiles) {
+      if (tile.resident() && tile.resident_offset < half) {
+        stays[std::min<uint64_t>(3, seen * 4 / plan->model_bytes)] += tile.bytes;
+      }
+      seen += tile.bytes;
+    }
+    // With a few tiles, whole ones count.
+    for (const uint64_t bytes : stays) {
+      EXPECT_GT(bytes + plan->tile_bytes, plan->resident_bytes / 10) << budget;
+    }
+  }
+  PlanOptions options;
+  options.max_rows = 12;
+  SetKv(slot, 2, 512, &options);
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_TRUE(plan.ok());
+  for (const Tile& tile : plan->tiles)
+    EXPECT_LE(tile.resident_offset + tile.bytes, plan->kv_offset);
+  EXPECT_EQ(plan->kv_bytes, 32 * slot);
 }
 
 TEST(Planner, WhereThereIsRoomForAllNothingLiesOverTheResidentSet) {

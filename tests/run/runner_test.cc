@@ -89,6 +89,7 @@ class RunnerTest : public testing::Test {
     options.plan = plan;
     options.kv_type = kv_type_;
     options.kv_quota_bytes = kv_quota_bytes;
+    options.kv_ram_tokens = kv_ram_tokens_;
     Result<Session> session = Session::Open(std::move(*file), *env_, options);
     ASSERT_TRUE(session.ok()) << session.status().ToString();
     session_ = std::move(session).value();
@@ -125,7 +126,26 @@ class RunnerTest : public testing::Test {
     return std::move(recorder.rows);
   }
 
+  // The logits after the last token of every chunk, and of the last 20 one by one.
+  Logits RunOneLogit(const std::vector<int32_t>& tokens, size_t chunk) {
+    KvSequence sequence = Sequence(tokens);
+    Recorder recorder;
+    for (size_t done = 0; done < tokens.size();) {
+      const size_t left = tokens.size() - done;
+      const size_t n = left <= 20 ? 1 : std::min(chunk, left - 20);
+      recorder.first_row = static_cast<uint32_t>(done + n - 1);
+      const PassItem item = {&sequence, std::span(tokens).subspan(done, n), 1, &recorder};
+      const Status status = Pass({&item, 1});
+      EXPECT_TRUE(status.ok()) << status.ToString();
+      if (!status.ok()) break;
+      done += n;
+    }
+    EXPECT_TRUE(session_.kv->CloseSequence(sequence).ok());
+    return std::move(recorder.rows);
+  }
+
   KvType kv_type_ = KvType::kF16;
+  uint32_t kv_ram_tokens_ = 0;
   TempDir directory_;
   int n_ = 0;
   std::unique_ptr<LmdbEnv> env_;
@@ -162,6 +182,40 @@ TEST_F(RunnerTest, LogitsAreTheSameToTheBitForEveryPlan) {
     const Logits got = Run(tokens, std::min<size_t>(c.chunk, session_.plan->max_rows));
     EXPECT_TRUE(got == expected) << GranularityName(c.granularity) << " budget " << c.budget
                                  << " chunk " << c.chunk;
+  }
+}
+
+// The built-in model has 192 KiB of keys and values a block: with 1 MiB none to all of them have a
+// place, over weights that stay otherwise.
+TEST_F(RunnerTest, LogitsAreTheSameToTheBitWhereverKeysAndValuesLie) {
+  const std::vector<int32_t> tokens = SomeTokens(200);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 64);
+  kv_ram_tokens_ = 512;
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    kv_type_ = type;
+    Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+    const Logits in_ram = Run(tokens, 64);
+    if (type == KvType::kF16) {
+      EXPECT_TRUE(in_ram == expected);
+    }
+    EXPECT_EQ(session_.runner->stats().arena_peak_bytes, session_.plan->peak_bytes);
+    for (const uint64_t budget : {800 * kKiB, kMiB, kMiB + 300 * kKiB, 2 * kMiB}) {
+      for (const uint32_t chunk : {1U, 32U, 50U}) {
+        PlanOptions options = Options(Granularity::kAuto, budget, chunk);
+        options.step_rows = 1;
+        options.max_logit_rows = chunk;
+        Open(options);
+        const uint64_t kv_bytes = session_.plan->kv_bytes;
+        EXPECT_LT(kv_bytes, 16 * 192 * kKiB) << "not all have a place";
+        EXPECT_LE(session_.plan->peak_bytes, budget);
+        const Logits got = RunOneLogit(tokens, std::min(chunk, session_.plan->max_rows));
+        for (const auto& [row, logits] : got) {
+          EXPECT_TRUE(logits == in_ram.at(row))
+              << KvTypeName(type) << " budget " << budget << " chunk " << chunk << " row " << row;
+        }
+      }
+    }
   }
 }
 

@@ -83,7 +83,7 @@ class TileRingTest : public testing::Test {
   }
 
   void Walk(uint32_t pass_end, uint32_t stop_at) {
-    ring_->BeginPass(pass_end, 0);
+    ring_->BeginPass(pass_end, 0, UINT64_MAX);
     for (uint32_t t = 0; t < stop_at; ++t) {
       const Result<const std::byte*> bytes = ring_->Acquire(t);
       ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
@@ -136,7 +136,7 @@ TEST_F(TileRingTest, KeepsReadsUnderWayWhileATileIsUsed) {
   const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
   Walk(n_tiles, n_tiles);
   ASSERT_GT(plan_.pass_bytes, 2 * plan_.ring_bytes);
-  ring_->BeginPass(n_tiles, 0);
+  ring_->BeginPass(n_tiles, 0, UINT64_MAX);
   uint32_t starved = 0;
   for (uint32_t t = 0; t < n_tiles; ++t) {
     ASSERT_TRUE(ring_->Acquire(t).ok());

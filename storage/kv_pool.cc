@@ -1,0 +1,92 @@
+#include "storage/kv_pool.h"
+
+#include "storage/base/bytes.h"
+
+namespace thimble {
+namespace {
+
+constexpr uint64_t kAlignment = 64;
+// Passes after which a copy that none of them used gives way to another one.
+constexpr uint64_t kUnusedPasses = 16;
+
+}  // namespace
+
+uint64_t KvPool::LayerBytes(const KvShape& shape) {
+  return AlignUp(shape.BlockHalves() * sizeof(uint16_t), kAlignment);
+}
+
+uint64_t KvPool::SlotBytes(const KvShape& shape) { return shape.n_layers * LayerBytes(shape); }
+
+KvPool::KvPool(const KvShape& shape, std::span<std::byte> memory)
+    : layer_bytes_(LayerBytes(shape)),
+      slot_bytes_(static_cast<size_t>(SlotBytes(shape))),
+      end_(memory.data() + memory.size()) {
+  slots_.resize(memory.size() / slot_bytes_);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    slots_[i].memory = memory.data() + memory.size() - (i + 1) * slot_bytes_;
+  }
+  n_usable_ = slots_.size();
+  places_.reserve(slots_.size());
+}
+
+void KvPool::BeginPass(const std::byte* from) {
+  ++pass_;
+  n_usable_ = 0;
+  while (n_usable_ < slots_.size() && slots_[n_usable_].memory >= from) ++n_usable_;
+}
+
+KvPool::Slot* KvPool::Find(uint64_t sequence, uint32_t block) {
+  const auto found = places_.find(Place(sequence, block));
+  return found == places_.end() ? nullptr : &slots_[found->second];
+}
+
+KvPool::Slot* KvPool::ClaimForRows(uint64_t sequence, uint32_t block) {
+  return Claim(sequence, block, UINT64_MAX, Holds::kRows);
+}
+
+KvPool::Slot* KvPool::ClaimForCopy(uint64_t sequence, uint32_t block) {
+  return Claim(sequence, block, pass_ > kUnusedPasses ? pass_ - kUnusedPasses : 0, Holds::kCopy);
+}
+
+KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_pass, Holds holds) {
+  Slot* best = nullptr;
+  for (size_t i = 0; i < n_usable_; ++i) {
+    Slot& slot = slots_[i];
+    if (slot.holds == Holds::kNothing) {
+      best = &slot;
+      break;
+    }
+    if (slot.holds != Holds::kCopy || slot.pass >= before_pass) continue;
+    if (best == nullptr || slot.pass < best->pass) best = &slot;
+  }
+  if (best == nullptr) return nullptr;
+  if (best->holds != Holds::kNothing) Free(*best);
+  *best = {best->memory, sequence, block, holds, 0, 0, pass_};
+  places_[Place(sequence, block)] = static_cast<size_t>(best - slots_.data());
+  return best;
+}
+
+KvPool::Slot* KvPool::ClaimForStream() {
+  if (Slot* slot = Find(0, 0)) return slot;
+  return Claim(0, 0, UINT64_MAX, Holds::kStream);
+}
+
+void KvPool::Free(Slot& slot) {
+  places_.erase(Place(slot.sequence, slot.block));
+  slot = {.memory = slot.memory};
+}
+
+void KvPool::FreeSequence(uint64_t sequence) {
+  for (Slot& slot : slots_) {
+    if (slot.holds != Holds::kNothing && slot.sequence == sequence) Free(slot);
+  }
+}
+
+const std::byte* KvPool::begin() const {
+  for (size_t i = slots_.size(); i-- > 0;) {
+    if (slots_[i].holds != Holds::kNothing) return slots_[i].memory;
+  }
+  return end_;
+}
+
+}  // namespace thimble

@@ -1,0 +1,188 @@
+// What KvCache keeps in RAM: which blocks have a place there, and how they come to LMDB.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "storage/base/bytes.h"
+#include "storage/kv_cache.h"
+#include "storage/kv_tail.h"
+
+namespace thimble {
+namespace {
+
+// Of a block, written by one transaction: its dirty pages are on the heap.
+constexpr uint64_t kStoreBytes = 256 * kKiB;
+// Written from RAM, these pages are read again at the next start or never: the page cache is
+// relieved of them after so much.
+constexpr uint64_t kReleaseBytes = 2 * kMiB;
+
+}  // namespace
+
+Status KvCache::UseRam(std::span<std::byte> memory, ReaderBackend backend) {
+  stream_ = nullptr;
+  if (ram_) {
+    for (const KvPool::Slot& slot : ram_->slots()) {
+      if (slot.holds == KvPool::Holds::kRows) THIMBLE_RETURN_IF_ERROR(RowsToTail(slot));
+    }
+  }
+  ram_ = memory.empty() ? nullptr : std::make_unique<KvPool>(shape_, memory);
+  if (!ram_) return {};
+  THIMBLE_ASSIGN_OR_RETURN(
+      stream_, KvStream::Open(env_.DataFile(), backend, shape_.BlockHalves() * sizeof(uint16_t)));
+  return {};
+}
+
+Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from) {
+  if (!ram_) return {};
+  stream_->Begin({});
+  for (KvPool::Slot& slot : ram_->slots()) {
+    if (slot.memory >= from || slot.holds == KvPool::Holds::kNothing) continue;
+    if (slot.holds == KvPool::Holds::kRows) THIMBLE_RETURN_IF_ERROR(RowsToTail(slot));
+    ram_->Free(slot);
+  }
+  ram_->BeginPass(from);
+  const auto blocks_of = [](const KvPassRows& r) { return r.sequence->n_tokens / kKvBlockTokens; };
+  for (const KvPassRows& r : rows) {
+    for (uint32_t block = 0; block < blocks_of(r); ++block) {
+      if (KvPool::Slot* slot = InRam(*r.sequence, block)) slot->pass = ram_->pass();
+    }
+  }
+  for (const KvPassRows& r : rows) {
+    const uint32_t n_tokens = r.sequence->n_tokens;
+    for (uint32_t block = blocks_of(r); block * kKvBlockTokens < n_tokens + r.n_rows; ++block) {
+      // A block that has begun in the tails ends there.
+      if (block * kKvBlockTokens < n_tokens || InRam(*r.sequence, block) != nullptr) continue;
+      if (ram_->ClaimForRows(r.sequence->id, block) == nullptr) break;
+    }
+  }
+  for (const KvPassRows& r : rows) {
+    for (uint32_t block = 0; block < blocks_of(r); ++block) {
+      if (InRam(*r.sequence, block) != nullptr) continue;
+      if (ram_->ClaimForCopy(r.sequence->id, block) == nullptr) break;
+    }
+  }
+  BeginStream(rows);
+  return {};
+}
+
+// A slot is lent to blocks on their way where there are any: those that have no slot, and those
+// whose copy is not complete.
+void KvCache::BeginStream(std::span<const KvPassRows> rows) {
+  const auto missing = [this](const KvPassRows& r) {
+    for (uint32_t block = 0; block < r.sequence->blocks.size(); ++block) {
+      const KvPool::Slot* slot = InRam(*r.sequence, block);
+      if (slot == nullptr || slot->n_layers < shape_.n_layers) return true;
+    }
+    return false;
+  };
+  if (std::ranges::any_of(rows, missing)) {
+    if (const KvPool::Slot* slot = ram_->ClaimForStream()) stream_->Begin(ram_->Memory(*slot));
+  } else if (KvPool::Slot* slot = ram_->Find(0, 0)) {
+    ram_->Free(*slot);
+  }
+}
+
+bool KvCache::AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const {
+  const uint32_t end = sequence.n_tokens + n_rows;
+  for (uint32_t b = sequence.n_tokens / kKvBlockTokens; b * kKvBlockTokens < end; ++b) {
+    if (InRam(sequence, b) == nullptr) return true;
+  }
+  return false;
+}
+
+// The rows of this pass that fall into the slot's block: [n_tokens][n_kv_heads][2] vectors to
+// [n_kv_heads][2][kKvBlockTokens].
+void KvCache::RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, uint32_t layer,
+                        uint32_t n_tokens, const uint16_t* rows) const {
+  const uint32_t block_begin = slot.block * kKvBlockTokens;
+  const uint32_t begin = std::max(sequence.n_tokens, block_begin);
+  const uint32_t end = std::min(sequence.n_tokens + n_tokens, block_begin + kKvBlockTokens);
+  const size_t vector = shape_.VectorHalves();
+  auto* to = reinterpret_cast<uint16_t*>(ram_->Layer(slot, layer));
+  for (uint32_t position = begin; position < end; ++position) {
+    const uint16_t* row = rows + (position - sequence.n_tokens) * shape_.RowHalves();
+    for (size_t piece = 0; piece < size_t{2} * shape_.n_kv_heads; ++piece) {
+      std::memcpy(to + (piece * kKvBlockTokens + position - block_begin) * vector,
+                  row + piece * vector, vector * sizeof(uint16_t));
+    }
+  }
+}
+
+// The committed rows of a block that is not full, for which there is no RAM any more.
+Status KvCache::RowsToTail(const KvPool::Slot& slot) {
+  const size_t vector_bytes = shape_.VectorHalves() * sizeof(uint16_t);
+  const size_t row_bytes = shape_.RowHalves() * sizeof(uint16_t);
+  std::vector<std::byte> row(row_bytes);
+  const auto layers_at_once = static_cast<uint32_t>(
+      std::max<uint64_t>(1, kKvTransactionBytes / row_bytes / kKvBlockTokens));
+  const auto put_layer = [&](LmdbTxn& txn, uint32_t layer) -> Status {
+    const std::byte* from = ram_->Layer(slot, layer);
+    for (uint32_t i = 0; i < slot.n_rows; ++i) {
+      for (size_t piece = 0; piece < size_t{2} * shape_.n_kv_heads; ++piece) {
+        std::memcpy(&row[piece * vector_bytes], from + (piece * kKvBlockTokens + i) * vector_bytes,
+                    vector_bytes);
+      }
+      const Key key = KvTailKey(slot.sequence, layer, slot.block * kKvBlockTokens + i);
+      THIMBLE_RETURN_IF_ERROR(txn.Put(tails_, key.bytes(), row));
+    }
+    return {};
+  };
+  for (uint32_t first = 0; first < shape_.n_layers && slot.n_rows > 0; first += layers_at_once) {
+    const auto put = [&]() -> Status {
+      THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, env_.BeginWrite());
+      for (uint32_t l = first; l < std::min(shape_.n_layers, first + layers_at_once); ++l) {
+        Status status = put_layer(txn, l);
+        if (!status.ok()) return status;
+      }
+      return txn.Commit();
+    };
+    THIMBLE_RETURN_IF_ERROR(WithRoom(put));
+  }
+  return {};
+}
+
+// Writes the blocks in RAM that `tokens` complete, but those that another sequence has recorded.
+Status KvCache::StoreFromRam(const KvSequence& sequence, std::span<const int32_t> tokens) {
+  const size_t end = (sequence.n_tokens + tokens.size()) / kKvBlockTokens;
+  KvBlockName parent = sequence.blocks.empty() ? index_->root() : sequence.blocks.back();
+  for (auto b = static_cast<uint32_t>(sequence.blocks.size()); b < end; ++b) {
+    const auto ids = KvBlockTokenIds(sequence, tokens, b);
+    const KvBlockName name = index_->Name(parent, ids);
+    if (const KvPool::Slot* slot = InRam(sequence, b)) {
+      THIMBLE_RETURN_IF_ERROR(StoreBlock(*slot, name, parent, ids));
+    }
+    parent = name;
+  }
+  return {};
+}
+
+Status KvCache::StoreBlock(const KvPool::Slot& slot, const KvBlockName& name,
+                           const KvBlockName& parent, KvBlockTokens tokens) {
+  const uint64_t layer_bytes = shape_.BlockHalves() * sizeof(uint16_t);
+  const auto at_once = static_cast<uint32_t>(std::max<uint64_t>(1, kStoreBytes / layer_bytes));
+  for (uint32_t first = 0; first < shape_.n_layers; first += at_once) {
+    const auto store = [&]() -> Status {
+      THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, env_.BeginWrite());
+      THIMBLE_ASSIGN_OR_RETURN(const bool wanted, MakeWay(txn, name, parent, tokens));
+      if (!wanted) return {};
+      for (uint32_t l = first; l < std::min(shape_.n_layers, first + at_once); ++l) {
+        THIMBLE_ASSIGN_OR_RETURN(const std::span<std::byte> out, index_->PutLayer(txn, name, l));
+        std::memcpy(out.data(), ram_->Layer(slot, l), out.size());
+      }
+      return txn.Commit();
+    };
+    THIMBLE_RETURN_IF_ERROR(WithRoom(store));
+  }
+  ReleaseWritten(shape_.n_layers * layer_bytes);
+  return {};
+}
+
+void KvCache::ReleaseWritten(uint64_t bytes) {
+  written_bytes_ += bytes;
+  if (written_bytes_ < kReleaseBytes) return;
+  written_bytes_ = 0;
+  env_.ReleasePageCache();
+}
+
+}  // namespace thimble

@@ -1,0 +1,73 @@
+#include "storage/kv_stream.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "storage/base/bytes.h"
+
+namespace thimble {
+
+KvStream::KvStream(std::unique_ptr<RandomAccessFile> file, std::unique_ptr<WeightReader> reader,
+                   uint64_t layer_bytes)
+    : file_(std::move(file)),
+      reader_(std::move(reader)),
+      layer_bytes_(layer_bytes),
+      // Wherever in a page it begins.
+      buffer_bytes_(AlignUp(layer_bytes, kReadAlignment) + kReadAlignment),
+      reads_(WeightReader::kMaxInFlight) {}
+
+Result<std::unique_ptr<KvStream>> KvStream::Open(const std::string& path, ReaderBackend backend,
+                                                 uint64_t layer_bytes) {
+  THIMBLE_ASSIGN_OR_RETURN(auto file, OpenFile(path));
+  THIMBLE_ASSIGN_OR_RETURN(auto reader, WeightReader::Open(*file, backend, {}));
+  return std::unique_ptr<KvStream>(new KvStream(std::move(file), std::move(reader), layer_bytes));
+}
+
+KvStream::~KvStream() { Begin({}); }
+
+void KvStream::Begin(std::span<std::byte> memory) {
+  while (n_reads_ > 0) DropOldest();
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  const size_t skip = AlignUp(address, kReadAlignment) - address;
+  n_buffers_ = 0;
+  oldest_ = 0;
+  if (memory.size() <= skip) return;
+  buffers_ = memory.data() + skip;
+  n_buffers_ = std::min(reads_.size(), static_cast<size_t>((memory.size() - skip) / buffer_bytes_));
+}
+
+bool KvStream::full() const { return n_reads_ >= n_buffers_; }
+
+std::byte* KvStream::Buffer(const Read& read) {
+  return buffers_ + static_cast<size_t>(&read - reads_.data()) * buffer_bytes_;
+}
+
+void KvStream::Start(const Place& place, uint64_t offset) {
+  Read& read = reads_[(oldest_ + n_reads_) % n_buffers_];
+  const Result<uint32_t> ticket = reader_->Start(offset, layer_bytes_, Buffer(read));
+  if (!ticket.ok()) return;
+  read = {place, offset, *ticket, true, {}};
+  ++n_reads_;
+}
+
+void KvStream::DropOldest() {
+  Read& read = reads_[oldest_];
+  // What it was reading is not wanted; its error would be of no interest.
+  if (read.pending) static_cast<void>(reader_->Wait(read.ticket));
+  read.pending = false;
+  oldest_ = (oldest_ + 1) % n_buffers_;
+  --n_reads_;
+}
+
+Result<const std::byte*> KvStream::Take(const Place& place) {
+  size_t ahead = 0;
+  while (ahead < n_reads_ && reads_[(oldest_ + ahead) % n_buffers_].place != place) ++ahead;
+  if (ahead == n_reads_) return nullptr;
+  while (ahead-- > 0) DropOldest();
+  Read& read = reads_[oldest_];
+  if (std::exchange(read.pending, false)) read.status = reader_->Wait(read.ticket);
+  THIMBLE_RETURN_IF_ERROR(read.status);
+  return static_cast<const std::byte*>(Buffer(read) + read.offset % kReadAlignment);
+}
+
+}  // namespace thimble

@@ -1,0 +1,278 @@
+// Keys and values with a place in RAM: the same bytes come back wherever a block lies, LMDB hears
+// of full blocks alone, and what loses its place is not lost.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+
+#include "storage/base/bytes.h"
+#include "storage/kv_pool.h"
+#include "storage/kv_stream.h"
+#include "tests/storage/kv_test_util.h"
+
+namespace thimble {
+namespace {
+
+constexpr uint32_t kBlock = kKvBlockTokens;
+
+class KvRamTest : public testing::Test {
+ protected:
+  KvRamTest() {
+    memory_ = static_cast<std::byte*>(std::aligned_alloc(kReadAlignment, kMiB));
+    std::memset(memory_, 0x5a, kMiB);
+  }
+  ~KvRamTest() override {
+    kv_.reset();
+    std::free(memory_);
+  }
+  KvRamTest(const KvRamTest&) = delete;
+  KvRamTest& operator=(const KvRamTest&) = delete;
+
+  // A cache with room in RAM for `slots` blocks.
+  void Use(size_t slots) {
+    slot_bytes_ = static_cast<size_t>(KvPool::SlotBytes(shape_));
+    ram_ = {memory_, slots * slot_bytes_};
+    ASSERT_LE(ram_.size(), kMiB);
+    kv_ = MustOpenKv(*env_, 64 * kMiB, shape_);
+    ASSERT_OK(kv_->UseRam(ram_));
+  }
+
+  KvSequence Open(std::span<const int32_t> tokens) {
+    auto sequence = kv_->OpenSequence(tokens, 512);
+    EXPECT_TRUE(sequence.ok());
+    return std::move(*sequence);
+  }
+
+  // A pass as the runner makes it; what it reads back before its commit must be right.
+  void RunPass(KvSequence& sequence, std::span<const int32_t> tokens,
+               const std::byte* from = nullptr) {
+    const KvPassRows rows = {&sequence, static_cast<uint32_t>(tokens.size())};
+    ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from == nullptr ? memory_ : from));
+    ASSERT_OK(AppendAll(*kv_, sequence, tokens));
+    for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
+      ASSERT_EQ(ReadLayer(sequence, tokens, layer), "");
+    }
+    ASSERT_OK(Commit(*kv_, sequence, tokens));
+  }
+
+  // As attention does: what is not in RAM is asked for ahead.
+  std::string ReadLayer(const KvSequence& sequence, std::span<const int32_t> pending,
+                        uint32_t layer) {
+    if (kv_->streams()) {
+      const auto reader = KvCache::Reader::Begin(*kv_);
+      if (!reader.ok()) return reader.status().ToString();
+      for (uint32_t b = 0; b < sequence.blocks.size() && !kv_->stream_full(); ++b) {
+        reader->ReadAhead(sequence, layer, b);
+      }
+    }
+    return CheckLayer(*kv_, sequence, pending, layer);
+  }
+
+  std::span<const int32_t> Part(size_t begin, size_t n) const {
+    return std::span(tokens_).subspan(begin, n);
+  }
+
+  // Large enough for a slot to hold several layers' blocks on their way.
+  const KvShape shape_ = {.n_layers = 4, .n_kv_heads = 2, .head_dim = 32};
+  const std::vector<int32_t> tokens_ = Prompt(400);
+  TempDir directory_;
+  std::unique_ptr<LmdbEnv> env_ = MustOpen(directory_.path(), 128 * kMiB);
+  std::unique_ptr<KvCache> kv_;
+  std::byte* memory_ = nullptr;
+  size_t slot_bytes_ = 0;
+  std::span<std::byte> ram_;
+};
+
+TEST_F(KvRamTest, RowsOfABlockThatIsNotFullNeverReachTheDisk) {
+  Use(4);
+  KvSequence sequence = Open(tokens_);
+  for (uint32_t i = 0; i + 1 < kBlock; ++i) RunPass(sequence, Part(i, 1));
+  EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
+  EXPECT_EQ(Entries(*env_, "kv_blocks"), 0U);
+  RunPass(sequence, Part(kBlock - 1, 1));
+  EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
+  EXPECT_EQ(Entries(*env_, "kv_blocks"), shape_.n_layers);
+  EXPECT_EQ(kv_->stats().blocks, 1U);
+  EXPECT_EQ(kv_->stats().ram_blocks, 1U);
+  ASSERT_OK(kv_->CloseSequence(sequence));
+  EXPECT_EQ(kv_->stats().ram_blocks, 0U);
+}
+
+TEST_F(KvRamTest, WhatWasStoredFromRamIsThereForTheNextSequenceAndTheNextProcess) {
+  Use(6);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, 70));
+  ASSERT_OK(kv_->CloseSequence(sequence));
+  KvSequence again = Open(tokens_);
+  EXPECT_EQ(again.n_tokens, 2 * kBlock);
+  RunPass(again, Part(64, 3));  // fills the copies
+  EXPECT_EQ(kv_->stats().ram_blocks, 3U + 1U) << "two copies, rows, and what was on its way";
+  RunPass(again, Part(67, 1));
+  EXPECT_EQ(kv_->stats().ram_blocks, 3U);
+  ASSERT_OK(kv_->CloseSequence(again));
+  kv_.reset();
+  kv_ = MustOpenKv(*env_, 64 * kMiB, shape_);
+  KvSequence later = Open(tokens_);
+  EXPECT_EQ(later.n_tokens, 2 * kBlock);
+  EXPECT_EQ(CheckAll(*kv_, later), "");
+  ASSERT_OK(kv_->CloseSequence(later));
+}
+
+TEST_F(KvRamTest, MoreBlocksThanPlacesComeBackRightInPassesOfAnySize) {
+  for (const size_t slots : {1U, 2U, 3U, 5U}) {
+    for (const size_t rows : {1U, 7U, 33U, 100U}) {
+      SCOPED_TRACE(std::to_string(slots) + " slots, passes of " + std::to_string(rows));
+      kv_.reset();
+      TempDir directory;
+      env_ = MustOpen(directory.path(), 128 * kMiB);
+      Use(slots);
+      KvSequence a = Open(tokens_);
+      KvSequence b = Open(Part(200, 100));
+      for (size_t at = 0; at < 200; at += rows) {
+        RunPass(a, Part(at, std::min(rows, 200 - at)));
+        if (at < 100) RunPass(b, Part(200 + at, std::min(rows, 100 - at)));
+      }
+      EXPECT_EQ(CheckAll(*kv_, a), "");
+      EXPECT_EQ(CheckAll(*kv_, b), "");
+      EXPECT_LE(kv_->stats().ram_blocks, slots);
+      ASSERT_OK(kv_->CloseSequence(a));
+      ASSERT_OK(kv_->CloseSequence(b));
+      kv_.reset();
+    }
+  }
+}
+
+TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
+  Use(4);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, 2 * kBlock + 9));
+  EXPECT_EQ(kv_->stats().ram_blocks, 3U);
+  EXPECT_EQ(kv_->ram_begin(), memory_ + slot_bytes_);
+  // Everything below the uppermost slot.
+  const std::byte* from = memory_ + 3 * slot_bytes_;
+  const KvPassRows rows = {&sequence, 1};
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from));
+  std::memset(memory_, 0x77, 3 * slot_bytes_);  // the pass's own values
+  EXPECT_GE(kv_->ram_begin(), from);
+  EXPECT_EQ(Entries(*env_, "kv_tails"), 9U * shape_.n_layers);
+  ASSERT_OK(AppendAll(*kv_, sequence, Part(2 * kBlock + 9, 1)));
+  EXPECT_EQ(CheckAll(*kv_, sequence, Part(2 * kBlock + 9, 1)), "");
+  ASSERT_OK(Commit(*kv_, sequence, Part(2 * kBlock + 9, 1)));
+  // Its tail ends where it has begun, and the blocks come back.
+  for (uint32_t at = 2 * kBlock + 10; at < 3 * kBlock + 5; ++at) RunPass(sequence, Part(at, 1));
+  EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
+  EXPECT_EQ(kv_->stats().ram_blocks, 4U);
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
+TEST_F(KvRamTest, RamThatIsTakenBackLosesNothing) {
+  Use(3);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, kBlock + 5));
+  ASSERT_OK(kv_->UseRam({}));
+  std::memset(memory_, 0x77, kMiB);
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  ASSERT_OK(Pass(*kv_, sequence, Part(kBlock + 5, 40)));
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
+TEST_F(KvRamTest, RefusedDraftsInRamAreOverwritten) {
+  Use(3);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, kBlock - 2));
+  const std::vector<int32_t> drafts = Prompt(6, 9000);  // they complete the block
+  const KvPassRows rows = {&sequence, 6};
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_));
+  ASSERT_OK(AppendAll(*kv_, sequence, drafts));
+  ASSERT_OK(Commit(*kv_, sequence, std::span(drafts).first(1)));
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  EXPECT_EQ(kv_->stats().blocks, 0U);
+  EXPECT_EQ(Entries(*env_, "kv_blocks"), 0U);
+  RunPass(sequence, Part(kBlock - 1, 3));
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  EXPECT_EQ(kv_->stats().blocks, 1U);
+  ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
+TEST_F(KvRamTest, AFullMapFailsThePassAndHarmsNoCommittedRow) {
+  TempDir directory;
+  env_ = MustOpen(directory.path(), 256 * kKiB);  // room for next to nothing
+  Use(8);
+  KvSequence sequence = Open(tokens_);
+  Status status;
+  uint32_t done = 0;
+  for (; done < 320 && status.ok(); done += status.ok() ? kBlock : 0) {
+    const KvPassRows rows = {&sequence, kBlock};
+    ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_));
+    ASSERT_OK(AppendAll(*kv_, sequence, Part(done, kBlock)));
+    status = Commit(*kv_, sequence, Part(done, kBlock));
+  }
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << status.ToString();
+  EXPECT_EQ(sequence.n_tokens, done);
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  EXPECT_OK(kv_->CloseSequence(sequence));
+}
+
+TEST(KvPool, CopiesGiveWayToRowsAndToOtherCopiesOnlyWhenNotUsedForLong) {
+  const KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
+  alignas(64) std::array<std::byte, 4096> memory{};
+  const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape));
+  KvPool pool(shape, std::span(memory).first(2 * slot_bytes));
+  EXPECT_EQ(pool.begin(), memory.data() + 2 * slot_bytes);
+  pool.BeginPass(memory.data());
+  ASSERT_NE(pool.ClaimForCopy(1, 0), nullptr);
+  EXPECT_EQ(pool.begin(), memory.data() + slot_bytes) << "from the end downwards";
+  ASSERT_NE(pool.ClaimForRows(1, 1), nullptr);
+  EXPECT_EQ(pool.begin(), memory.data());
+  pool.BeginPass(memory.data());
+  EXPECT_EQ(pool.ClaimForCopy(2, 0), nullptr) << "the copy was used a moment ago";
+  KvPool::Slot* rows = pool.ClaimForRows(2, 0);
+  ASSERT_NE(rows, nullptr) << "rows have nowhere else to go";
+  EXPECT_EQ(pool.Find(1, 0), nullptr);
+  EXPECT_EQ(pool.ClaimForRows(2, 1), nullptr) << "rows never give way";
+  rows->holds = KvPool::Holds::kCopy;
+  for (int pass = 0; pass < 20; ++pass) pool.BeginPass(memory.data());
+  KvPool::Slot* copy = pool.ClaimForCopy(3, 0);
+  ASSERT_NE(copy, nullptr);
+  copy->holds = KvPool::Holds::kRows;
+  pool.FreeSequence(1);
+  pool.BeginPass(memory.data() + 1);
+  EXPECT_EQ(pool.ClaimForRows(3, 1), nullptr) << "the free slot is the pass's own";
+}
+
+TEST(KvStream, TakesWhatWasStartedInOrderAndForgetsTheRest) {
+  const TempDir directory;
+  const std::string path = directory.path() + "/file";
+  const std::string bytes = Pattern(64 * 1024, 3);
+  FILE* file = std::fopen(path.c_str(), "wb");
+  ASSERT_NE(file, nullptr);
+  std::fwrite(bytes.data(), 1, bytes.size(), file);
+  std::fclose(file);
+  auto stream = KvStream::Open(path, ReaderBackend::kAuto, 5000);
+  ASSERT_OK(stream.status());
+  KvStream& s = **stream;
+  EXPECT_FALSE(s.active());
+  std::vector<std::byte> memory(64 * 1024);
+  s.Begin(memory);
+  ASSERT_TRUE(s.active());
+  for (uint32_t i = 0; !s.full(); ++i) s.Start({1, 0, i}, 16 + i * 5000);
+  const auto same = [&](const std::byte* got, uint32_t i) {
+    return got != nullptr && std::memcmp(got, bytes.data() + 16 + i * 5000, 5000) == 0;
+  };
+  EXPECT_TRUE(same(*s.Take({1, 0, 0}), 0));
+  EXPECT_TRUE(same(*s.Take({1, 0, 0}), 0)) << "it is in use until another one is asked for";
+  EXPECT_EQ(*s.Take({1, 1, 0}), nullptr) << "was not asked for";
+  EXPECT_TRUE(same(*s.Take({1, 0, 2}), 2));
+  EXPECT_EQ(*s.Take({1, 0, 1}), nullptr) << "was left behind";
+  EXPECT_FALSE(s.full());
+  s.Start({1, 0, 9}, 60 * 1024 + 100);  // ends behind the file
+  Result<const std::byte*> last = s.Take({1, 0, 9});
+  EXPECT_EQ(last.status().code(), StatusCode::kDataLoss) << last.status().ToString();
+}
+
+}  // namespace
+}  // namespace thimble
