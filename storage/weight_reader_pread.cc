@@ -69,7 +69,8 @@ class BufferedReader final : public SpanReader {
 
   Result<uint64_t> Finish(unsigned /*slot*/, const Piece& piece) override {
     if (fd_ >= 0) return Pread(fd_, piece.offset, piece.bytes, piece.memory);
-    const Status status = file().ReadAt(piece.offset, {piece.memory, piece.bytes});
+    const auto size = static_cast<size_t>(piece.bytes);
+    const Status status = file().ReadAt(piece.offset, {piece.memory, size});
     if (status.ok()) return piece.bytes;
     // Past the end: as pread's 0. (How much there was before it, ReadAt does not say.)
     if (status.code() == StatusCode::kOutOfRange) return uint64_t{0};
