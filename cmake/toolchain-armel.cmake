@@ -4,7 +4,8 @@
 set(CMAKE_SYSTEM_PROCESSOR armv6l)
 set(THIMBLE_TRIPLET arm-linux-gnueabi)
 set(THIMBLE_ARCH armel)
-set(flags "-marm -march=armv6k -mtune=arm1176jzf-s -mfpu=vfpv2 -mfloat-abi=softfp")
+# Highway's emulated vectors, which newer compilers would get, are slower than our code for machines without any.
+set(flags "-marm -march=armv6k -mtune=arm1176jzf-s -mfpu=vfpv2 -mfloat-abi=softfp -DHWY_COMPILE_ONLY_SCALAR")
 set(CMAKE_C_FLAGS_INIT "${flags}")
 # GCC notes at every use of some types that their calling convention was another before GCC 7.
 set(CMAKE_CXX_FLAGS_INIT "${flags} -Wno-psabi")

@@ -47,6 +47,14 @@ inline constexpr bool kVectors = false;
 inline constexpr bool kVectors = true;
 #endif
 
+// ARMv6 has no vectors, but instructions on pairs of 16-bit values: kernels_armv6-inl.h.
+#undef THIMBLE_KERNELS_SMLAD
+#if HWY_TARGET == HWY_SCALAR && defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_NEON)
+#define THIMBLE_KERNELS_SMLAD 1
+#else
+#define THIMBLE_KERNELS_SMLAD 0
+#endif
+
 // Lanes(DF()) of values of T, read from any address (typed unaligned loads are undefined
 // behaviour).
 template <class D>
@@ -78,6 +86,15 @@ HWY_INLINE uint32_t LoadU32(const uint8_t* from) {
 HWY_INLINE VF HalfBitsToFloat(hn::Vec<DU> half) {
   const DU du;
   const DF df;
+#if THIMBLE_KERNELS_SMLAD
+  // Without select instructions a branch is cheaper, and a normal half needs no float arithmetic.
+  // Exponents of all zeros or all ones are those that have, with one added, none of the middle
+  // bits.
+  if (HWY_LIKELY(((half.raw + 0x400U) & 0x7800U) != 0)) {
+    const auto extended = static_cast<uint32_t>(static_cast<int16_t>(half.raw));
+    return hn::BitCast(df, hn::Set(du, ((extended << 13) & 0x8FFFE000U) + ((127U - 15U) << 23)));
+  }
+#endif
   const auto exponent_mask = hn::Set(du, 0x7C00U << 13);
   auto bits = hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7FFFU)));
   const auto exponent = hn::And(bits, exponent_mask);

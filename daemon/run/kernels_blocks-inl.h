@@ -69,37 +69,55 @@ struct BlockShape {
 template <TensorType kType>
 struct Block;
 
-// Up to 32 bytes at a time; on the scalar target, one.
+// Up to 32 bytes at a time; on the scalar target, the four of a word.
+#if HWY_TARGET == HWY_SCALAR
+using DPart = hn::CappedTag<uint32_t, 1>;
+#else
 using DPart = hn::CappedTag<uint8_t, 32>;
+#endif
 using VPart = hn::Vec<DPart>;
+inline constexpr size_t kPartBytes = HWY_TARGET == HWY_SCALAR ? 4 : hn::MaxLanes(DPart());
+
+HWY_INLINE VPart LoadPart(const uint8_t* from) { return LoadBytes(DPart(), from); }
+HWY_INLINE void StorePart(VPart v, uint8_t* to) {
+#if HWY_TARGET == HWY_SCALAR
+  std::memcpy(to, &v.raw, sizeof(v.raw));
+#else
+  hn::StoreU(v, DPart(), to);
+#endif
+}
+// The byte in all places.
+HWY_INLINE VPart SetPart(uint8_t byte) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(DPart(), byte * 0x01010101U);
+#else
+  return hn::Set(DPart(), byte);
+#endif
+}
 
 // q[i] = body(from[i]) for 32 bytes.
 template <class Body>
 HWY_INLINE void Map32(const uint8_t* from, uint8_t* q, Body body) {
-  const DPart d;
   HWY_UNROLL(2)
-  for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
-    hn::StoreU(body(hn::LoadU(d, from + i)), d, q + i);
-  }
+  for (size_t i = 0; i < 32; i += kPartBytes) StorePart(body(LoadPart(from + i)), q + i);
 }
 
 // The same of two bytes.
 template <class Body>
 HWY_INLINE void Map32(const uint8_t* from, const uint8_t* from2, uint8_t* q, Body body) {
-  const DPart d;
   HWY_UNROLL(2)
-  for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
-    hn::StoreU(body(hn::LoadU(d, from + i), hn::LoadU(d, from2 + i)), d, q + i);
+  for (size_t i = 0; i < 32; i += kPartBytes) {
+    StorePart(body(LoadPart(from + i), LoadPart(from2 + i)), q + i);
   }
 }
 
 // (v >> kShift) & mask. Shifts of bytes are shifts of wider lanes and a mask: one mask serves both.
 template <int kShift>
 HWY_INLINE VPart Bits(VPart v, uint8_t mask) {
-  const DPart d;
 #if HWY_TARGET == HWY_SCALAR
-  return hn::And(hn::ShiftRight<kShift>(v), hn::Set(d, mask));
+  return hn::And(hn::ShiftRight<kShift>(v), SetPart(mask));
 #else
+  const DPart d;
   const hn::Repartition<uint16_t, DPart> d16;
   return hn::And(hn::BitCast(d, hn::ShiftRight<kShift>(hn::BitCast(d16, v))), hn::Set(d, mask));
 #endif
@@ -108,17 +126,24 @@ HWY_INLINE VPart Bits(VPart v, uint8_t mask) {
 // (v & mask) moved up by kShift.
 template <int kShift>
 HWY_INLINE VPart BitsUp(VPart v, uint8_t mask) {
-  const DPart d;
-  const VPart masked = hn::And(v, hn::Set(d, mask));
+  const VPart masked = hn::And(v, SetPart(mask));
 #if HWY_TARGET == HWY_SCALAR
   return hn::ShiftLeft<kShift>(masked);
 #else
+  const DPart d;
   const hn::Repartition<uint16_t, DPart> d16;
   return hn::BitCast(d, hn::ShiftLeft<kShift>(hn::BitCast(d16, masked)));
 #endif
 }
 
 HWY_INLINE void UnpackNibbles(const uint8_t* packed, uint8_t* q) {
+#if HWY_TARGET == HWY_SCALAR
+  for (size_t i = 0; i < 16; i += kPartBytes) {
+    const VPart v = LoadPart(packed + i);
+    StorePart(Bits<0>(v, 15), q + i);
+    StorePart(Bits<4>(v, 15), q + 16 + i);
+  }
+#else
   const hn::CappedTag<uint8_t, 16> d;
   HWY_UNROLL(1)
   for (size_t i = 0; i < 16; i += hn::Lanes(d)) {
@@ -126,13 +151,18 @@ HWY_INLINE void UnpackNibbles(const uint8_t* packed, uint8_t* q) {
     hn::StoreU(hn::And(v, hn::Set(d, 15)), d, q + i);
     hn::StoreU(hn::ShiftRight<4>(v), d, q + 16 + i);
   }
+#endif
 }
 
 // The fifth bits of a block of 32: bit i belongs to value i.
 HWY_INLINE void AddFifthBits(const uint8_t* bits, uint8_t* q) {
 #if HWY_TARGET == HWY_SCALAR
   const uint32_t high = LoadU32(bits);
-  for (uint32_t i = 0; i < 32; ++i) q[i] |= static_cast<uint8_t>(((high >> i) & 1U) << 4);
+  for (uint32_t i = 0; i < 32; i += 4) {
+    // Four bits, one to a byte: bit j comes to 8 j by a shift of 7 j, and the shifts do not meet.
+    const uint32_t spread = (((high >> i) & 15U) * 0x00204081U) & 0x01010101U;
+    StorePart(hn::Or(LoadPart(q + i), hn::Set(DPart(), spread << 4)), q + i);
+  }
 #else
   alignas(16) static constexpr uint8_t kByteOf[32] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1,
                                                       1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2,
@@ -157,7 +187,7 @@ struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     Scales(block, o, b, tile);
     Map32(block + 2, tile.q[o] + b * kBlock,
-          [](VPart v) HWY_ATTR { return hn::Xor(v, hn::Set(DPart(), kSignFlip)); });
+          [](VPart v) HWY_ATTR { return hn::Xor(v, SetPart(kSignFlip)); });
   }
   static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);

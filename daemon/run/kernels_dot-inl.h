@@ -31,15 +31,6 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
   }
 }
 
-template <size_t kGroups>
-HWY_INLINE void TransposeBytes(const uint8_t (*from)[16], uint8_t (*to)[16]) {
-  HWY_UNROLL(16)
-  for (size_t o = 0; o < 16; ++o) {
-    HWY_UNROLL(16)
-    for (size_t g = 0; g < kGroups; ++g) to[g][o] = from[o][g];
-  }
-}
-
 #else  // vectors of 128 bits or more
 
 using DBytes = hn::ScalableTag<uint8_t>;
