@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -109,8 +110,9 @@ int main(int argc, char** argv) {
     for (int round = 0; round < kRounds; ++round) {
       plain.push_back(PlainDirect(argv[1], span, memory));
       for (size_t i = 0; i < backends.size(); ++i) {
+        const std::span<std::byte> buffer(memory, static_cast<size_t>(2 * span));
         rates[i].push_back(
-            Reader(**file, identity->size_bytes, backends[i], span, {memory, 2 * span}, &why[i]));
+            Reader(**file, identity->size_bytes, backends[i], span, buffer, &why[i]));
       }
     }
     const double base = Median(plain);
