@@ -78,6 +78,7 @@ struct PlanCommand {
   uint32_t max_active = 4;
   uint32_t prompt_chunk = 0;
   uint32_t draft_tokens = 8;
+  uint32_t context_tokens = 0;  // 0: the daemon's default
   bool json = false;
 };
 

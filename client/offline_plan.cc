@@ -1,10 +1,12 @@
 // `thimble plan --model`: the plan of a model under a ceiling, without a daemon.
+#include <algorithm>
 #include <string>
 
 #include "client/offline.h"
 #include "client/plan_view.h"
 #include "daemon/model/model.h"
 #include "daemon/plan/plan.h"
+#include "storage/kv_pool.h"
 
 namespace thimble {
 namespace {
@@ -32,6 +34,11 @@ Result<PlanView> PlanOffline(const PlanCommand& command) {
   SetRows(command.prompt_chunk, command.max_active, command.draft_tokens, &options);
   THIMBLE_ASSIGN_OR_RETURN(const auto file, OpenFile(command.model));
   THIMBLE_ASSIGN_OR_RETURN(const auto model, LoadModel(*file));
+  const uint32_t context = command.context_tokens > 0
+                               ? command.context_tokens
+                               : std::min(model->context_tokens, kDefaultContextTokens);
+  const KvShape shape = {model->n_layers, model->n_kv_heads, model->head_dim, KvType::kF16};
+  SetKv(KvPool::SlotBytes(shape), command.max_active, context, &options);
   THIMBLE_ASSIGN_OR_RETURN(const Plan plan, MakePlan(*model, options));
   PlanView view;
   view.model = model->name;
@@ -46,6 +53,7 @@ Result<PlanView> PlanOffline(const PlanCommand& command) {
   view.ring_bytes = plan.ring_bytes;
   view.values_bytes = plan.step_end - plan.values_offset;
   view.resident_bytes = plan.resident_bytes;
+  view.kv_bytes = plan.kv_bytes;
   view.peak_bytes = plan.peak_bytes;
   view.model_bytes = plan.model_bytes;
   view.pass_bytes = plan.pass_bytes;

@@ -103,6 +103,9 @@ void AddPlan(CLI::App& app, PlanCommand& c) {
                  "prompt tokens in one pass (default: 0: what the budget holds, up to 256)")
       ->check(CLI::Range(0, 1024))
       ->needs(model);
+  sub.add_option("--context", c.context_tokens,
+                 "tokens of one request (default: 0: the model's own, at most 2048)")
+      ->needs(model);
   sub.add_option("--draft-tokens", c.draft_tokens, "guessed tokens in one pass (default: 8)")
       ->check(CLI::Range(0, 16))
       ->needs(model);

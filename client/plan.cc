@@ -59,6 +59,7 @@ Result<PlanView> PlanOfDaemon(Client& client) {
   view.ring_bytes = plan.ring_bytes();
   view.values_bytes = plan.values_bytes();
   view.resident_bytes = plan.resident_bytes();
+  view.kv_bytes = plan.kv_bytes();
   view.peak_bytes = plan.peak_bytes();
   view.model_bytes = plan.model_bytes();
   view.pass_bytes = plan.pass_bytes();

@@ -55,7 +55,9 @@ std::string PlanJson(const PlanView& plan) {
       .Add("rows", plan.rows)
       .Add("tile_bytes", plan.tile_bytes)
       .Add("ring_bytes", plan.ring_bytes)
+      .Add("values_bytes", plan.values_bytes)
       .Add("resident_bytes", plan.resident_bytes)
+      .Add("kv_bytes", plan.kv_bytes)
       .Add("peak_bytes", plan.peak_bytes)
       .Add("model_bytes", plan.model_bytes)
       .Add("pass_bytes", plan.pass_bytes)
@@ -91,6 +93,8 @@ std::string PlanText(const PlanView& plan) {
   AddLine(text, "buffers",
           FormatBytes(plan.values_bytes) + " for the largest group's activations and KV block");
   AddLine(text, "resident", FormatBytes(plan.resident_bytes) + " of weights stay in RAM");
+  AddLine(text, "keys, values",
+          "up to " + FormatBytes(plan.kv_bytes) + ", for which resident weights give way");
   AddLine(text, "peak",
           FormatBytes(plan.peak_bytes) + " (" + std::to_string(plan.peak_bytes) + " bytes)");
   AddLine(text, "flash", FormatBytes(plan.pass_bytes) + " read in every pass");

@@ -24,6 +24,7 @@ struct PlanView {
   uint64_t ring_bytes = 0;
   uint64_t values_bytes = 0;
   uint64_t resident_bytes = 0;
+  uint64_t kv_bytes = 0;
   uint64_t peak_bytes = 0;
   uint64_t model_bytes = 0;
   uint64_t pass_bytes = 0;

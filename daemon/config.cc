@@ -161,7 +161,7 @@ std::vector<OptionSpec> MakeTable() {
            "tell gRPC clients which services and messages there are (grpcurl, grpcui)"),
       WithFallback(Count("context", &Config::context_tokens, 2, 1U << 20,
                          "tokens of one request, prompt and generated"),
-                   "the model's own, at most " + std::to_string(kDefaultContext)),
+                   "the model's own, at most " + std::to_string(kDefaultContextTokens)),
       Count("max-active", &Config::max_active, 1, 64, "requests computed together"),
       Count("max-queue", &Config::max_queue, 0, 10000, "requests that may wait"),
       Choice<Granularity>("granularity", "head|op|auto", &Config::granularity, ParseGranularity,
@@ -234,7 +234,7 @@ Result<std::string> FindModelFile(const Config& config) {
 }
 
 Result<uint32_t> ContextTokens(const Config& config, uint32_t model_tokens) {
-  if (config.context_tokens == 0) return std::min(model_tokens, kDefaultContext);
+  if (config.context_tokens == 0) return std::min(model_tokens, kDefaultContextTokens);
   if (config.context_tokens <= model_tokens) return config.context_tokens;
   return InvalidArgumentError("--context " + std::to_string(config.context_tokens) +
                               ": the model was trained for " + std::to_string(model_tokens) +

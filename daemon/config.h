@@ -31,7 +31,7 @@ struct Config {
   std::string http = "127.0.0.1:9464";  // "off": none
   bool allow_remote = false;
   bool reflection = false;
-  uint32_t context_tokens = 0;  // 0: the model's own, kDefaultContext at most
+  uint32_t context_tokens = 0;  // 0: the model's own, kDefaultContextTokens at most
   uint32_t max_active = 4;
   uint32_t max_queue = 64;
   Granularity granularity = Granularity::kAuto;
@@ -42,10 +42,6 @@ struct Config {
   KvType kv_type = KvType::kF16;
   LogLevel log_level = LogLevel::kInfo;
 };
-
-// A longer context costs disk (the KV cache) and time, not RAM; asked for, the model's own is
-// given.
-inline constexpr uint32_t kDefaultContext = 2048;
 
 struct OptionSpec {
   std::string name;   // "max-active": --max-active, THIMBLE_MAX_ACTIVE, max-active =

@@ -11,7 +11,7 @@ _thimble() {
     [chat]="--help --system $sampling --stats"
     [top]='--help --interval --count'
     [status]='--help --json'
-    [plan]='--help --model --ram-ceiling --granularity --max-active --prompt-chunk --draft-tokens --json'
+    [plan]='--help --model --ram-ceiling --granularity --max-active --prompt-chunk --context --draft-tokens --json'
     [tokenize]='--help --model --special --pieces --json'
     [health]='--help --live --quiet'
     [version]='--help --json'

@@ -65,6 +65,7 @@ complete -c thimble -n '__fish_seen_subcommand_from plan' -l ram-ceiling -x -a '
 complete -c thimble -n '__fish_seen_subcommand_from plan' -l granularity -x -a 'head op auto' -d 'head, op or auto'
 complete -c thimble -n '__fish_seen_subcommand_from plan' -l max-active -x -d 'requests computed together'
 complete -c thimble -n '__fish_seen_subcommand_from plan' -l prompt-chunk -x -d 'prompt tokens in one pass'
+complete -c thimble -n '__fish_seen_subcommand_from plan' -l context -x -d 'tokens of one request'
 complete -c thimble -n '__fish_seen_subcommand_from plan' -l draft-tokens -x -d 'guessed tokens in one pass'
 complete -c thimble -n '__fish_seen_subcommand_from plan' -l json -d 'as a JSON object'
 

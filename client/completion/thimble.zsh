@@ -89,6 +89,7 @@ _thimble() {
         '--granularity[head, op or auto]:value:(head op auto)' \
         '--max-active[requests computed together]:value:' \
         '--prompt-chunk[prompt tokens in one pass]:value:' \
+        '--context[tokens of one request]:value:' \
         '--draft-tokens[guessed tokens in one pass]:value:' \
         '--json[as a JSON object]'
       ;;

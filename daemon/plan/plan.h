@@ -51,6 +51,9 @@ inline constexpr uint32_t kLargestPromptChunk = 256;
 void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
              PlanOptions* options);
 
+// Of a request, where the model's own is not less. A longer one costs disk (the KV cache) and time,
+// not RAM; asked for, the model's own is given.
+inline constexpr uint32_t kDefaultContextTokens = 2048;
 // Of `max_active` requests of `context_tokens` each; `slot_bytes` as KvPool::SlotBytes says.
 void SetKv(uint64_t slot_bytes, uint32_t max_active, uint32_t context_tokens, PlanOptions* options);
 

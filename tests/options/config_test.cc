@@ -87,7 +87,7 @@ TEST(Config, TheBuiltInModelIsFoundInTheSourceTree) {
 TEST(Config, TheContextIsTheModelsOwnUnlessLessIsAskedFor) {
   Config config;
   EXPECT_EQ(*ContextTokens(config, 512), 512);
-  EXPECT_EQ(*ContextTokens(config, 100'000), kDefaultContext);
+  EXPECT_EQ(*ContextTokens(config, 100'000), kDefaultContextTokens);
   config.context_tokens = 4096;
   EXPECT_EQ(*ContextTokens(config, 100'000), 4096);
   const Result<uint32_t> more = ContextTokens(config, 4095);
