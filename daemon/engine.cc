@@ -200,6 +200,7 @@ uint64_t Engine::progress() const {
 }
 
 void Engine::Rest() {
+  runner_->Rest();
   state_.cache->ReleasePageCache();
   state_.journal->ReleasePageCache();
   DropProgramPageCache();

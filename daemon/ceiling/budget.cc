@@ -5,7 +5,7 @@
 namespace thimble {
 
 uint64_t ReserveBytes(uint64_t ceiling_bytes) {
-  return std::clamp(ceiling_bytes / 8 * 5, kReserveMinBytes, kReserveBytes);
+  return std::clamp(ceiling_bytes / 16 * 9, kReserveMinBytes, kReserveBytes);
 }
 
 uint64_t BudgetBytes(uint64_t ceiling_bytes) {

@@ -15,17 +15,14 @@ namespace thimble {
 //  - the heap, stacks and LMDB's dirty pages: 1.2 MiB anonymous; 32 connections
 //    (rpc/connections.h) take 1.1 MiB more;
 //  - the kernel: page tables, sockets, the rings of io_uring, slab: 0.5 to 0.7 MiB;
-//  - LMDB's pages of keys and values and of the vocabulary: what is left, given back under
-//  pressure.
-// 200 tokens of keys and values are 5 MiB. With 10 MiB a token of SmolLM2's shape at 64 MiB
-// took 10.2 ms beside waiting for weights, with 12 MiB 6.5, with 14 MiB 6.5; 2 MiB more of weights
-// to read take 0.6.
-inline constexpr uint64_t kReserveBytes = 8 * kMiB;
-// Below 19.2 MiB of ceiling five eighths of it, for the arena has more use for the rest; at least
+//  - what is left: LMDB's pages of the journal, of the vocabulary and of what was just written,
+//    given back under pressure. Keys and values of active requests are in the arena.
+inline constexpr uint64_t kReserveBytes = 9 * kMiB;
+// Below 16 MiB of ceiling nine sixteenths of it, for the arena has more use for the rest; at least
 // this much.
 inline constexpr uint64_t kReserveMinBytes = 8 * kMiB;
 
-// Of the ceiling, not the arena's: 8 MiB up to 12.8 MiB, five eighths up to 19.2 MiB, then 12 MiB.
+// Of the ceiling, not the arena's: 8 MiB up to 14.2 MiB, nine sixteenths up to 16 MiB, then 9 MiB.
 uint64_t ReserveBytes(uint64_t ceiling_bytes);
 
 // The arena's budget, a multiple of 4096. UINT64_MAX where there is no ceiling (UINT64_MAX); 0

@@ -142,7 +142,7 @@ Status AnswerGetPlan(RpcContext& context, const grpc::ByteBuffer& request,
   m.set_logit_rows(plan.max_logit_rows);
   m.set_tile_bytes(plan.tile_bytes);
   m.set_ring_bytes(plan.ring_bytes);
-  m.set_values_bytes(plan.step_end - plan.values_offset);
+  m.set_values_bytes(plan.resident_offset - plan.values_offset);
   m.set_resident_bytes(plan.resident_bytes);
   m.set_kv_bytes(plan.kv_bytes);
   m.set_peak_bytes(plan.peak_bytes);

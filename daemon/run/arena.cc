@@ -44,6 +44,14 @@ Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes) {
   return std::unique_ptr<Arena>(new Arena(base, bytes));
 }
 
+void Arena::Release(uint64_t begin, uint64_t end) {
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  begin = AlignUp(begin, page_bytes);
+  end = AlignDown(end, page_bytes);
+  if (begin >= end) return;
+  static_cast<void>(::madvise(base_ + begin, static_cast<size_t>(end - begin), MADV_DONTNEED));
+}
+
 uint64_t Arena::InRam(uint64_t begin, uint64_t end) const {
   const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   std::array<unsigned char, 1024> present;  // a page each: 4 MiB at once

@@ -29,6 +29,8 @@ class Arena {
     peak_bytes_ = std::max(peak_bytes_, offset + bytes);
     return base_ + offset;
   }
+  // Gives the whole pages of [begin, end) back to the kernel: zeros when they are used again.
+  void Release(uint64_t begin, uint64_t end);
   [[nodiscard]] std::span<std::byte> all() const { return {base_, static_cast<size_t>(bytes_)}; }
   [[nodiscard]] uint64_t peak_bytes() const { return peak_bytes_; }
   // Of [begin, end), both multiples of the page size or the arena's end: the bytes in RAM.

@@ -70,6 +70,7 @@ class StagedRunner final : public Runner {
   Result<bool> Step() override;
   void Drop(size_t index) override;
   void Abort() override { running_ = false; }
+  void Rest() override;
 
   [[nodiscard]] bool running() const override { return running_; }
   [[nodiscard]] size_t stage() const override { return stage_; }
@@ -83,6 +84,8 @@ class StagedRunner final : public Runner {
  private:
   enum class Phase : uint8_t { kBegin, kTiles, kEnd };
 
+  // Where the arena's keys and values begin.
+  [[nodiscard]] uint64_t KvBegin() const;
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
@@ -167,16 +170,28 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   }
   wide_ = n_rows_ > plan_.step_rows;
   const uint64_t values_end = wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
-  const std::byte* arena = arena_->all().data();
-  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena + values_end));
-  const uint64_t kv_begin = kv_.ram_begin() == nullptr
-                                ? plan_.peak_bytes
-                                : static_cast<uint64_t>(kv_.ram_begin() - arena);
-  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, kv_begin);
+  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
+  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, KvBegin());
   stage_ = 0;
   phase_ = Phase::kBegin;
   running_ = true;
   return {};
+}
+
+uint64_t StagedRunner::KvBegin() const {
+  const std::byte* begin = kv_.ram_begin();
+  return begin == nullptr ? plan_.peak_bytes : static_cast<uint64_t>(begin - arena_->all().data());
+}
+
+void StagedRunner::Rest() {
+  if (running_) return;
+  uint64_t resident_end = plan_.resident_offset;
+  for (const Tile& tile : plan_.tiles) {
+    if (tile.resident()) resident_end = std::max(resident_end, tile.resident_offset + tile.bytes);
+  }
+  // What is before step_end is registered with the kernel, which holds it anyway.
+  arena_->Release(plan_.step_end, plan_.resident_offset);
+  arena_->Release(std::max(resident_end, plan_.step_end), KvBegin());
 }
 
 void StagedRunner::Drop(size_t index) {

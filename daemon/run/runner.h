@@ -76,6 +76,10 @@ class Runner {
   // Ends the pass at once. Sequences are as before Begin.
   virtual void Abort() = 0;
 
+  // Gives RAM of the arena back that holds nothing: a prompt's values, and places of keys and
+  // values. Not in the middle of a pass.
+  virtual void Rest() {}
+
   [[nodiscard]] virtual bool running() const = 0;
   // Index in plan.stages of the stage that runs or runs next.
   [[nodiscard]] virtual size_t stage() const = 0;

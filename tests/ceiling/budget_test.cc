@@ -7,10 +7,10 @@ namespace {
 
 TEST(Budget, LeavesTheReserveOutOfTheArena) {
   EXPECT_EQ(BudgetBytes(12 * kMiB), 4 * kMiB);
-  EXPECT_EQ(BudgetBytes(16 * kMiB), 6 * kMiB);
-  EXPECT_EQ(BudgetBytes(24 * kMiB), 12 * kMiB);
-  EXPECT_EQ(BudgetBytes(64 * kMiB), 52 * kMiB);
-  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 12 * kMiB);
+  EXPECT_EQ(BudgetBytes(16 * kMiB), 7 * kMiB);
+  EXPECT_EQ(BudgetBytes(24 * kMiB), 15 * kMiB);
+  EXPECT_EQ(BudgetBytes(64 * kMiB), 55 * kMiB);
+  EXPECT_EQ(BudgetBytes(kGiB), kGiB - 9 * kMiB);
 }
 
 TEST(Budget, IsNothingWhereTheReserveAloneIsTooMuchAndEverythingWithoutACeiling) {

@@ -252,7 +252,8 @@ def model_plan_and_status_agree(test):
     assert plan.stages[0].kind == "embed" and not plan.stages[0].HasField("layer")
     assert sum(stage.weight_bytes for stage in plan.stages) == plan.model_bytes == model.weight_bytes
     assert sum(stage.resident_weight_bytes for stage in plan.stages) == plan.model_bytes - plan.pass_bytes
-    assert plan.peak_bytes == plan.ring_bytes + plan.values_bytes + plan.resident_bytes
+    parts = (plan.ring_bytes, plan.values_bytes, plan.resident_bytes, plan.kv_bytes)
+    assert plan.kv_bytes > 0 and plan.peak_bytes == sum(parts), parts
     part = served.thimble.GetPlan(pb.GetPlanRequest(first_stage=3, max_stages=2), timeout=SECONDS)
     assert list(part.stages) == list(plan.stages[3:5])
     error = refusal(served.thimble.GetPlan, pb.GetPlanRequest(first_stage=10000))
