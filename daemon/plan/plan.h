@@ -102,6 +102,9 @@ struct Plan {
   uint64_t pass_bytes = 0;   // of the tiles that are read in every pass
 };
 
+// Where the last resident tile ends; resident_offset where there is none.
+uint64_t ResidentEnd(const Plan& plan);
+
 // The group of stages [begin, end), with the place of its buffers in a pass of `rows` rows.
 Group PlaceGroup(const Model& model, const Plan& plan, uint32_t begin, uint32_t end, uint32_t rows);
 // Where the values and work of plan.groups end at most in such a pass.

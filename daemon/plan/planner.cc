@@ -201,6 +201,14 @@ Result<Granularity> ParseGranularity(std::string_view text) {
                               "\": expected head, op or auto");
 }
 
+uint64_t ResidentEnd(const Plan& plan) {
+  uint64_t end = plan.resident_offset;
+  for (const Tile& tile : plan.tiles) {
+    if (tile.resident()) end = std::max(end, tile.resident_offset + tile.bytes);
+  }
+  return end;
+}
+
 void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
              PlanOptions* options) {
   options->step_rows = options->max_logit_rows = max_active + draft_tokens;

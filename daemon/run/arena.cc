@@ -16,7 +16,7 @@ constexpr uint64_t kHugePageBytes = 2 * kMiB;  // of x86 and of ARM with pages o
 
 }  // namespace
 
-Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes) {
+Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes, uint64_t huge_bytes) {
   if (bytes == 0 || bytes > SIZE_MAX - 2 * kHugePageBytes) {
     return ResourceExhaustedError("map an arena of " + FormatBytes(bytes) +
                                   ": outside this machine's address space");
@@ -38,8 +38,8 @@ Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes) {
     }
     // Advice: without huge pages, or without one free, these are small pages. No byte more is used:
     // a huge page is taken only where all of it is the arena's.
-    static_cast<void>(
-        ::madvise(base, static_cast<size_t>(AlignDown(bytes, kHugePageBytes)), MADV_HUGEPAGE));
+    const uint64_t huge = AlignDown(std::min(bytes, huge_bytes), kHugePageBytes);
+    if (huge > 0) static_cast<void>(::madvise(base, static_cast<size_t>(huge), MADV_HUGEPAGE));
   }
   return std::unique_ptr<Arena>(new Arena(base, bytes));
 }

@@ -19,7 +19,9 @@ namespace thimble {
 class Arena {
  public:
   // RESOURCE_EXHAUSTED where the kernel refuses the mapping. The memory is zero and page-aligned.
-  static Result<std::unique_ptr<Arena>> Map(uint64_t bytes);
+  // Huge pages are asked for in the first `huge_bytes`: what is used little by little and given
+  // back should not be among them.
+  static Result<std::unique_ptr<Arena>> Map(uint64_t bytes, uint64_t huge_bytes = UINT64_MAX);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;

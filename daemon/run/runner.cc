@@ -185,13 +185,9 @@ uint64_t StagedRunner::KvBegin() const {
 
 void StagedRunner::Rest() {
   if (running_) return;
-  uint64_t resident_end = plan_.resident_offset;
-  for (const Tile& tile : plan_.tiles) {
-    if (tile.resident()) resident_end = std::max(resident_end, tile.resident_offset + tile.bytes);
-  }
   // What is before step_end is registered with the kernel, which holds it anyway.
   arena_->Release(plan_.step_end, plan_.resident_offset);
-  arena_->Release(std::max(resident_end, plan_.step_end), KvBegin());
+  arena_->Release(std::max(ResidentEnd(plan_), plan_.step_end), KvBegin());
 }
 
 void StagedRunner::Drop(size_t index) {
@@ -512,7 +508,9 @@ Status StagedRunner::Complete() {
 Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& plan,
                                              RandomAccessFile& file, ReaderBackend backend,
                                              KvCache& kv, StageStore& store) {
-  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena, Arena::Map(plan.peak_bytes));
+  THIMBLE_ASSIGN_OR_RETURN(
+      std::unique_ptr<Arena> arena,
+      Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, ResidentEnd(plan))));
   // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
   const std::span<std::byte> read_into = arena->all().first(static_cast<size_t>(plan.step_end));
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,
