@@ -21,7 +21,7 @@ std::string GroupName(const Plan& plan, const Group& group) {
                      has_layer ? static_cast<int64_t>(stage.layer) : -1,
                      has_head ? static_cast<int64_t>(stage.head_begin) : -1);
   };
-  const std::string first = name(plan.stages[group.stage_begin]);
+  std::string first = name(plan.stages[group.stage_begin]);
   if (group.stage_end - group.stage_begin == 1) return first;
   return first + " ... " + name(plan.stages[group.stage_end - 1]);
 }

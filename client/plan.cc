@@ -37,7 +37,7 @@ std::string GroupName(const v1::GetPlanResponse& plan, const v1::PlanGroup& grou
     return StageText(stage.kind(), stage.has_layer() ? static_cast<int64_t>(stage.layer()) : -1,
                      has_head ? static_cast<int64_t>(stage.head_begin()) : -1);
   };
-  const std::string first = name(group.stage_begin());
+  std::string first = name(group.stage_begin());
   if (group.stage_end() - group.stage_begin() == 1) return first;
   return first + " ... " + name(group.stage_end() - 1);
 }

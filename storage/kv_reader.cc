@@ -71,10 +71,9 @@ void KvCache::Reader::ReadAhead(const KvSequence& sequence, uint32_t layer, uint
   const auto begin = reinterpret_cast<uintptr_t>((*whole)->data());
   const auto page_bytes = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const uintptr_t first = begin / page_bytes * page_bytes;
-  // The kernel takes an address as it is.
-  // NOLINTNEXTLINE(performance-no-int-to-ptr)
-  static_cast<void>(
-      ::madvise(reinterpret_cast<void*>(first), begin + (*whole)->size() - first, MADV_WILLNEED));
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel takes an address as it is
+  auto* const page = reinterpret_cast<void*>(first);
+  static_cast<void>(::madvise(page, begin + (*whole)->size() - first, MADV_WILLNEED));
 }
 
 Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t> pending,

@@ -37,6 +37,7 @@ class KvReadAhead {
     uint32_t layer = 0;
     size_t item = 0;
     uint32_t block = 0;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the comparison's 0 for a pointer
     friend auto operator<=>(const Place&, const Place&) = default;
   };
   // The next place with a block of its own from `place` on; false behind the last layer's last.
