@@ -51,7 +51,7 @@ Result<PlanView> PlanOffline(const PlanCommand& command) {
   view.rows = plan.max_rows;
   view.tile_bytes = plan.tile_bytes;
   view.ring_bytes = plan.ring_bytes;
-  view.values_bytes = plan.step_end - plan.values_offset;
+  view.values_bytes = plan.resident_offset - plan.values_offset;
   view.resident_bytes = plan.resident_bytes;
   view.kv_bytes = plan.kv_bytes;
   view.peak_bytes = plan.peak_bytes;
