@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 
 #include "daemon/ceiling/program_pages.h"
@@ -145,11 +144,7 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
 int main(int argc, char** argv) {
   thimble::KeepProcessSmall();
   (void)std::signal(SIGPIPE, SIG_IGN);
-  // Settings of gRPC's that its environment could change under us.
-  ::unsetenv("GRPC_VERBOSITY");
-  ::unsetenv("GRPC_TRACE");
-  ::unsetenv("GRPC_EXPERIMENTS");
-  thimble::QuietGrpcLog();
+  thimble::PrepareGrpc();
   const auto read = [&] { return thimble::ReadOptions(argc, argv, environ); };
   const thimble::Result<thimble::Invocation> invocation = read();
   if (!invocation.ok()) {

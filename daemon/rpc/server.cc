@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "daemon/listener.h"
 #include "daemon/log.h"
@@ -134,7 +135,14 @@ void RpcServer::BeginShutdown(const std::string& why) {
 
 void RpcServer::CancelAll() { grpc_server_cancel_all_calls(server_->c_server()); }
 
-void QuietGrpcLog() {
+void PrepareGrpc() {
+  ::unsetenv("GRPC_VERBOSITY");
+  ::unsetenv("GRPC_TRACE");
+  // With tcp_read_chunks, gRPC 1.51's default, a connection allocates twice what its last burst
+  // brought before it reads on, and GRPC_ARG_TCP_*_CHUNK_SIZE count for nothing: a message of
+  // 4 MiB, refused, left an idle connection that asked for 8 MiB, was over the quota, and was
+  // closed while its client still wrote.
+  ::setenv("GRPC_EXPERIMENTS", "-tcp_read_chunks", /*overwrite=*/1);
   google::protobuf::SetLogHandler(nullptr);  // it would tell of every string that is not UTF-8
   gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
   gpr_set_log_function([](gpr_log_func_args* args) {

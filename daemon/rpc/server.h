@@ -87,7 +87,8 @@ class RpcServer {
   bool notified_ = false;
 };
 
-// Makes gRPC's own log lines ours: errors only, as warnings. Once, before the first server.
-void QuietGrpcLog();
+// Makes gRPC's own log lines ours (errors only, as warnings), and sets what it takes from the
+// environment, which then cannot change it under us. Once, before anything else of gRPC's.
+void PrepareGrpc();
 
 }  // namespace thimble
