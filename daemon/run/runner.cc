@@ -8,6 +8,7 @@
 
 #include "daemon/run/arena.h"
 #include "daemon/run/attention.h"
+#include "daemon/run/group_values.h"
 #include "daemon/run/kernels.h"
 #include "daemon/run/pass_check.h"
 #include "daemon/run/stage_math.h"
@@ -41,8 +42,8 @@ class StagedRunner final : public Runner {
         plan_(plan),
         file_(file),
         kv_(kv),
-        store_(store),
         arena_(std::move(arena)),
+        values_{model, plan, *arena_, store},
         reader_(std::move(reader)),
         ring_(plan, *arena_, *reader_) {
     const size_t pairs = model.rope.dimensions / 2;
@@ -97,7 +98,6 @@ class StagedRunner final : public Runner {
   Status AppendKv();
   Status EnterGroup(const Group& group);
   Status LeaveGroup();
-  Status MoveValues(const Group& group, uint8_t values, bool write);
   void PlaceBuffers();
   Status Complete();
 
@@ -105,9 +105,9 @@ class StagedRunner final : public Runner {
   const Plan& plan_;
   RandomAccessFile& file_;
   KvCache& kv_;
-  StageStore& store_;
   // Declared before the reader: reads under way end before their buffers are unmapped.
   const std::unique_ptr<Arena> arena_;
+  const GroupValues values_;
   const std::unique_ptr<WeightReader> reader_;
   TileRing ring_;
   std::unique_ptr<float[]> cosine_;  // [max_rows][pairs]
@@ -226,51 +226,14 @@ void StagedRunner::PlaceBuffers() {
   b.sine = sine_.get();
 }
 
-// Inputs of a group are read from the stage store into their places, outputs written, part by part.
-Status StagedRunner::MoveValues(const Group& group, uint8_t values, bool write) {
-  const Stage& first = plan_.stages[group.stage_begin];
-  const Stage& last = plan_.stages[group.stage_end - 1];
-  for (size_t v = 0; v < kArenaValues; ++v) {
-    const auto value = static_cast<Value>(v);
-    if ((values & Bit(value)) == 0) continue;
-    const Stage& stage = write ? last : first;
-    // A value has one shape within its group: that of any stage that touches it.
-    const Stage* shaped = &stage;
-    for (uint32_t s = group.stage_begin; s < group.stage_end; ++s) {
-      const StageAccess access = AccessOf(plan_.stages[s]);
-      if (((write ? access.writes : access.reads) & Bit(value)) == 0) continue;
-      shaped = &plan_.stages[s];
-      if (!write) break;
-    }
-    const uint64_t rows =
-        shaped->kind == StageKind::kFinalNorm || shaped->kind == StageKind::kLogits
-            ? (value == Value::kXn ? n_logit_rows_ : n_rows_)
-            : n_rows_;
-    const uint64_t bytes = PartBytes(model_, value, FormsAfter(model_, *shaped), rows);
-    const Placement& placement = group.values[v];
-    std::byte* base = arena_->Use(placement.offset, placement.bytes);
-    const PartRange parts = PartsOf(model_, *shaped, value);
-    for (uint32_t part = parts.begin; part < parts.end; ++part) {
-      // A gathering stage has the parts of its own heads to make, not to read.
-      if (!write && value == Value::kKv && part >= KvHeadBegin(model_, *shaped) &&
-          part < KvHeadEnd(model_, *shaped)) {
-        continue;
-      }
-      const std::span<std::byte> span(base + (part - parts.begin) * bytes,
-                                      static_cast<size_t>(bytes));
-      const auto id = static_cast<uint32_t>(value);
-      THIMBLE_RETURN_IF_ERROR(write ? store_.Write(id, part, span) : store_.Read(id, part, span));
-    }
-  }
-  return {};
-}
-
 Status StagedRunner::EnterGroup(const Group& group) {
   group_ = wide_ ? PlaceGroup(model_, plan_, group.stage_begin, group.stage_end, n_rows_) : group;
-  return MoveValues(group_, group_.inputs, /*write=*/false);
+  return LoadInputs(values_, group_, {n_rows_, n_logit_rows_});
 }
 
-Status StagedRunner::LeaveGroup() { return MoveValues(group_, group_.outputs, /*write=*/true); }
+Status StagedRunner::LeaveGroup() {
+  return StoreOutputs(values_, group_, {n_rows_, n_logit_rows_});
+}
 
 const std::byte* StagedRunner::ResidentEmbeddingRow(uint64_t token) {
   if (model_.output.tensor != model_.token_embedding || model_.output.row_begin != 0) {
