@@ -1,5 +1,6 @@
 #include "daemon/event_loop.h"
 
+#include <bit>
 #include <csignal>
 #include <utility>
 
@@ -104,14 +105,22 @@ void EventLoop::Rest(bool active) {
   } else if (rest_ && rests_ < kRests && now >= rest_at_) {
     ++rests_;
     rest_at_ = now + kRestAfter;
+    work_turns_ = 0;
     rest_();
   }
+}
+
+void EventLoop::Tidy() {
+  if (++work_turns_ >= kFirstTidy && std::has_single_bit(work_turns_) && tidy_) tidy_();
 }
 
 Status EventLoop::Run() {
   while (stopping_.empty() || !server_.drained()) {
     const bool work = stopping_.empty() && scheduler_.HasWork();
-    if (work) RunSteps();
+    if (work) {
+      RunSteps();
+      Tidy();
+    }
     CheckProgress(work);
     io_.restart();
     io_.poll();

@@ -72,6 +72,10 @@ class EventLoop {
   void SetRest(std::function<void()> rest) { rest_ = std::move(rest); }
   static constexpr std::chrono::seconds kRestAfter{5};
 
+  // Called now and then while there is work, less and less often since the last rest: the time to
+  // give RAM back that a thing done for the first time has left behind. Returns at once.
+  void SetTidy(std::function<void()> tidy) { tidy_ = std::move(tidy); }
+
   // For timers and sockets of others.
   [[nodiscard]] boost::asio::io_context& io() { return io_; }
 
@@ -83,6 +87,7 @@ class EventLoop {
   void CheckProgress(bool work);
   void FeedWatchdog();
   void Rest(bool active);  // something has happened in this turn
+  void Tidy();
   [[nodiscard]] std::chrono::milliseconds Tick() const;
   void CutOff();  // the grace period is over
 
@@ -96,6 +101,10 @@ class EventLoop {
   boost::asio::steady_timer watchdog_timer_{io_};
   std::function<bool()> short_tick_;
   std::function<void()> rest_;
+  std::function<void()> tidy_;
+  // Turns with work since the last rest; at 8, 16, 32 ... of them things are tidied.
+  static constexpr uint64_t kFirstTidy = 8;
+  uint64_t work_turns_ = 0;
   // Twice: pages that the first one finds dirty are on their way to the disk, the second drops
   // them.
   static constexpr int kRests = 2;

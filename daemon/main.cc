@@ -116,6 +116,7 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
     const Result<std::unique_ptr<HttpServer>> http = StartHttp(config, engine, loop);
     if (!http.ok()) return Fail(http.status());
     loop.SetRest([&engine] { engine.Rest(); });
+    loop.SetTidy(DropProgramPageCache);
     loop.SetReload([&] { ApplyReread(reread(), config); });
     WarnOfRemote("listen", config.listen);
     WarnOfRemote("http", config.http);

@@ -219,6 +219,7 @@ class KvCache {
   std::unique_ptr<KvPool> ram_;  // null: no RAM
   std::unique_ptr<KvStream> stream_;
   uint64_t written_bytes_ = 0;  // from RAM, since page cache was released
+  bool release_again_ = false;  // pages were dirty then
 };
 
 }  // namespace thimble

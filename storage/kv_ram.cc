@@ -14,8 +14,9 @@ namespace {
 // Of a block, written by one transaction: its dirty pages are on the heap.
 constexpr uint64_t kStoreBytes = 256 * kKiB;
 // Written from RAM, these pages are read again at the next start or never: the page cache is
-// relieved of them after so much.
-constexpr uint64_t kReleaseBytes = 2 * kMiB;
+// relieved of them after so much. The first time they are dirty still, and begin to be written;
+// the next pass finds them clean.
+constexpr uint64_t kReleaseBytes = 512 * kKiB;
 
 }  // namespace
 
@@ -35,6 +36,7 @@ Status KvCache::UseRam(std::span<std::byte> memory, ReaderBackend backend) {
 
 Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from) {
   if (!ram_) return {};
+  if (std::exchange(release_again_, false)) env_.ReleasePageCache();
   stream_->Begin({});
   for (KvPool::Slot& slot : ram_->slots()) {
     if (slot.memory >= from || slot.holds == KvPool::Holds::kNothing) continue;
@@ -183,6 +185,7 @@ void KvCache::ReleaseWritten(uint64_t bytes) {
   if (written_bytes_ < kReleaseBytes) return;
   written_bytes_ = 0;
   env_.ReleasePageCache();
+  release_again_ = true;
 }
 
 }  // namespace thimble

@@ -46,8 +46,10 @@ struct PlanOptions {
 
 // More prompt rows of a pass hardly save readings of the weights.
 inline constexpr uint32_t kLargestPromptChunk = 256;
+// Without a ceiling they save none, and are as fast.
+inline constexpr uint32_t kPromptChunkWithoutCeiling = 32;
 // The rows of a daemon's passes: a row for each of `max_active` requests, draft tokens, and prompts
-// in chunks (0: of kLargestPromptChunk), each as the budget allows.
+// in chunks (0: as large as pays with options->budget_bytes), each as the budget allows.
 void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
              PlanOptions* options);
 
@@ -87,7 +89,7 @@ struct Plan {
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
   uint64_t span_bytes = 0;       // the most that one read brings: two of the largest tiles
-  uint64_t ring_bytes = 0;       // four of the largest tiles: one in use, the others under way
+  uint64_t ring_bytes = 0;       // four to eight of the largest tiles: one in use, others under way
   uint64_t values_offset = 0;    // behind the ring
   uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
   uint64_t wide_end = 0;         // and at max_rows

@@ -97,6 +97,43 @@ TEST(Planner, SlowFlashGetsSmallerTilesAndMoreOfTheModelStays) {
   EXPECT_GT(resident_bytes[40e6], resident_bytes[2e9] + kMiB);
 }
 
+TEST(Planner, FastFlashGetsALargerRingAsFarAsTheBudgetAllows) {
+  const auto model = MakeFakeModel(SmolShape());
+  const auto ring_tiles = [&](double flash, uint64_t budget) {
+    PlanOptions options;
+    options.budget_bytes = budget;
+    options.flash_bytes_per_second = flash;
+    options.tile_bytes = 512 * kKiB;
+    const Result<Plan> plan = MakePlan(*model, options);
+    EXPECT_TRUE(plan.ok()) << plan.status().ToString();
+    if (!plan.ok()) return 0.0;
+    EXPECT_TRUE(plan->ring_bytes <= budget / 3 || plan->ring_bytes < 5 * plan->tile_bytes);
+    return static_cast<double>(plan->ring_bytes) / static_cast<double>(plan->tile_bytes);
+  };
+  EXPECT_NEAR(ring_tiles(40e6, 15 * kMiB), 4, 0.2);
+  EXPECT_NEAR(ring_tiles(2e9, 15 * kMiB), 6, 0.2);
+  EXPECT_NEAR(ring_tiles(3e9, 15 * kMiB), 8, 0.2);
+  EXPECT_NEAR(ring_tiles(0, 15 * kMiB), 8, 0.2) << "not measured: as fast flash";
+  EXPECT_NEAR(ring_tiles(3e9, 7 * kMiB), 4, 0.2) << "a third of the budget";
+}
+
+TEST(Planner, WithoutACeilingBuffersAreSmallForTheyCannotSaveReading) {
+  const auto model = MakeFakeModel(SmolShape());
+  const auto plan_under = [&](uint64_t budget) {
+    PlanOptions options;
+    options.budget_bytes = budget;
+    options.flash_bytes_per_second = 3e9;
+    SetRows(0, 4, 8, &options);
+    Result<Plan> plan = MakePlan(*model, options);
+    EXPECT_TRUE(plan.ok()) << plan.status().ToString();
+    return plan.ok() ? std::move(plan).value() : Plan{};
+  };
+  const Plan none = plan_under(UINT64_MAX);
+  EXPECT_EQ(none.max_rows, kPromptChunkWithoutCeiling);
+  EXPECT_LE(none.wide_end, 3 * kMiB / 2);
+  EXPECT_EQ(plan_under(54 * kMiB).max_rows, kLargestPromptChunk);
+}
+
 class PlanSweep : public testing::TestWithParam<std::tuple<bool, Granularity, uint64_t>> {
  protected:
   PlanSweep() {
