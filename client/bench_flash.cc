@@ -24,7 +24,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kSpanBytes = kMiB;  // the largest tile
-constexpr unsigned kSlots = WeightReader::kMaxInFlight;
+constexpr unsigned kSlots = 8;
 constexpr uint64_t kMostBytes = 256 * kMiB;
 constexpr std::chrono::seconds kLongest{2};
 // Slow flash: it is measured for longer, since a throttled group's reads are let through in spurts

@@ -86,10 +86,10 @@ class KvCache {
   // Where the blocks in RAM begin: what lies before may serve other things until the next
   // PlaceInRam. nullptr without RAM.
   [[nodiscard]] const std::byte* ram_begin() const { return ram_ ? ram_->begin() : nullptr; }
-  // Whether blocks of this pass are read past the page cache, and whether as many as there is room
-  // for are under way.
-  [[nodiscard]] bool streams() const { return stream_ && stream_->active(); }
-  [[nodiscard]] bool stream_full() const { return stream_->full(); }
+  // How blocks of this pass are read past the page cache; nullptr where none is.
+  [[nodiscard]] KvStream* stream() {
+    return stream_ && stream_->active() ? stream_.get() : nullptr;
+  }
   // Whether AppendRows of so many rows has anything to write to LMDB.
   [[nodiscard]] bool AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const;
 
@@ -129,8 +129,8 @@ class KvCache {
                 uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
                 KvHeadBlock* out);
     // Starts the reading of a full block of `sequence` at `layer`, if it is not in RAM, and does
-    // not wait for it: past the page cache where the cache streams(), else the kernel is asked to
-    // bring it there. Advice: nothing fails.
+    // not wait for it: past the page cache where the cache has a stream(), else the kernel is asked
+    // to bring it there. Advice: nothing fails.
     void ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const;
 
    private:

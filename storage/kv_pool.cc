@@ -66,9 +66,9 @@ KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_p
   return best;
 }
 
-KvPool::Slot* KvPool::ClaimForStream() {
-  if (Slot* slot = Find(0, 0)) return slot;
-  return Claim(0, 0, UINT64_MAX, Holds::kStream);
+KvPool::Slot* KvPool::ClaimForStream(uint32_t index) {
+  if (Slot* slot = Lent(index)) return slot;
+  return Claim(0, index, UINT64_MAX, Holds::kStream);
 }
 
 void KvPool::Free(Slot& slot) {

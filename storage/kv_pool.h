@@ -59,9 +59,11 @@ class KvPool {
   Slot* ClaimForRows(uint64_t sequence, uint32_t block);
   Slot* ClaimForCopy(uint64_t sequence, uint32_t block);
 
-  // The slot that is lent to blocks on their way: the one that is, or another one, for which a copy
-  // gives way; nullptr where there is none to be had.
-  Slot* ClaimForStream();
+  // The `index`-th slot that is lent to blocks on their way: the one that is, or another one, for
+  // which a copy gives way; nullptr where there is none to be had.
+  Slot* ClaimForStream(uint32_t index);
+  // That slot where it is lent, or nullptr.
+  [[nodiscard]] Slot* Lent(uint32_t index) { return Find(0, index); }
 
   void Free(Slot& slot);
   void FreeSequence(uint64_t sequence);

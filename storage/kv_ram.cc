@@ -17,6 +17,8 @@ constexpr uint64_t kStoreBytes = 256 * kKiB;
 // relieved of them after so much. The first time they are dirty still, and begin to be written;
 // the next pass finds them clean.
 constexpr uint64_t kReleaseBytes = 512 * kKiB;
+// Lent to blocks on their way, at most, and a quarter of all.
+constexpr size_t kMostStreamSlots = 4;
 
 }  // namespace
 
@@ -68,21 +70,33 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
   return {};
 }
 
-// A slot is lent to blocks on their way where there are any: those that have no slot, and those
-// whose copy is not complete.
+// Slots are lent to blocks on their way where there are any: those that have no slot, and those
+// whose copy is not complete. So many that those of a layer, and a part of the next one's, have a
+// buffer each: while a layer's are in use, those of the next are read, and the flash serves them
+// behind the weights that were asked for before.
 void KvCache::BeginStream(std::span<const KvPassRows> rows) {
-  const auto missing = [this](const KvPassRows& r) {
+  size_t missing = 0;
+  for (const KvPassRows& r : rows) {
     for (uint32_t block = 0; block < r.sequence->blocks.size(); ++block) {
       const KvPool::Slot* slot = InRam(*r.sequence, block);
-      if (slot == nullptr || slot->n_layers < shape_.n_layers) return true;
+      if (slot == nullptr || slot->n_layers < shape_.n_layers) ++missing;
     }
-    return false;
-  };
-  if (std::ranges::any_of(rows, missing)) {
-    if (const KvPool::Slot* slot = ram_->ClaimForStream()) stream_->Begin(ram_->Memory(*slot));
-  } else if (KvPool::Slot* slot = ram_->Find(0, 0)) {
-    ram_->Free(*slot);
   }
+  const size_t wanted = std::min(missing + missing / 2, KvStream::kMostBuffers);
+  const size_t most = std::min<size_t>(kMostStreamSlots, ram_->slots().size() / 4);
+  std::array<std::span<std::byte>, kMostStreamSlots> memory;
+  size_t lent = 0;
+  for (size_t buffers = 0; missing > 0 && (lent == 0 || (buffers < wanted && lent < most));) {
+    const KvPool::Slot* slot = ram_->ClaimForStream(static_cast<uint32_t>(lent));
+    if (slot == nullptr) break;
+    memory[lent] = ram_->Memory(*slot);
+    buffers += stream_->BuffersIn(memory[lent].size());
+    ++lent;
+  }
+  for (size_t i = lent; i < kMostStreamSlots; ++i) {
+    if (KvPool::Slot* slot = ram_->Lent(static_cast<uint32_t>(i))) ram_->Free(*slot);
+  }
+  stream_->Begin(std::span(memory).first(lent));
 }
 
 bool KvCache::AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const {

@@ -63,9 +63,9 @@ void KvCache::Reader::ReadAhead(const KvSequence& sequence, uint32_t layer, uint
   if (slot != nullptr && slot->n_layers > layer) return;
   const auto whole = cache_->index_->Layer(txn_, sequence.blocks[block], layer);
   if (!whole.ok() || !*whole) return;
-  if (cache_->streams()) {
+  if (KvStream* stream = cache_->stream()) {
     const auto offset = cache_->env_.FileOffset((*whole)->data());
-    if (offset) cache_->stream_->Start({sequence.id, layer, block}, *offset);
+    if (offset) stream->Start({sequence.id, layer, block}, *offset);
     return;
   }
   const auto begin = reinterpret_cast<uintptr_t>((*whole)->data());
@@ -85,8 +85,8 @@ Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t
     return {};
   }
   whole_ = nullptr;
-  if (cache_->streams()) {
-    THIMBLE_ASSIGN_OR_RETURN(whole_, cache_->stream_->Take({sequence.id, layer, block}));
+  if (KvStream* stream = cache_->stream()) {
+    THIMBLE_ASSIGN_OR_RETURN(whole_, stream->Take({sequence.id, layer, block}));
   }
   if (whole_ == nullptr && (begin + kKvBlockTokens <= n_total || block < sequence.blocks.size())) {
     const KvBlockName name = cache_->NameOf(sequence, pending, block);

@@ -14,7 +14,7 @@ KvStream::KvStream(std::unique_ptr<RandomAccessFile> file, std::unique_ptr<Weigh
       layer_bytes_(layer_bytes),
       // Wherever in a page it begins.
       buffer_bytes_(AlignUp(layer_bytes, kReadAlignment) + kReadAlignment),
-      reads_(WeightReader::kMaxInFlight) {}
+      reads_(kMostBuffers) {}
 
 Result<std::unique_ptr<KvStream>> KvStream::Open(const std::string& path, ReaderBackend backend,
                                                  uint64_t layer_bytes) {
@@ -25,21 +25,22 @@ Result<std::unique_ptr<KvStream>> KvStream::Open(const std::string& path, Reader
 
 KvStream::~KvStream() { Begin({}); }
 
-void KvStream::Begin(std::span<std::byte> memory) {
+void KvStream::Begin(std::span<const std::span<std::byte>> memory) {
   while (n_reads_ > 0) DropOldest();
-  const auto address = reinterpret_cast<uintptr_t>(memory.data());
-  const size_t skip = AlignUp(address, kReadAlignment) - address;
   n_buffers_ = 0;
   oldest_ = 0;
-  if (memory.size() <= skip) return;
-  buffers_ = memory.data() + skip;
-  n_buffers_ = std::min(reads_.size(), static_cast<size_t>((memory.size() - skip) / buffer_bytes_));
+  for (const std::span<std::byte> part : memory) {
+    const auto address = reinterpret_cast<uintptr_t>(part.data());
+    std::byte* buffer = part.data() + (AlignUp(address, kReadAlignment) - address);
+    for (size_t n = BuffersIn(part.size()); n > 0 && n_buffers_ < kMostBuffers; --n) {
+      buffers_[n_buffers_++] = buffer;
+      buffer += buffer_bytes_;
+    }
+  }
 }
 
-bool KvStream::full() const { return n_reads_ >= n_buffers_; }
-
-std::byte* KvStream::Buffer(const Read& read) {
-  return buffers_ + static_cast<size_t>(&read - reads_.data()) * buffer_bytes_;
+std::byte* KvStream::Buffer(const Read& read) const {
+  return buffers_[static_cast<size_t>(&read - reads_.data())];
 }
 
 void KvStream::Start(const Place& place, uint64_t offset) {

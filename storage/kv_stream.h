@@ -7,6 +7,7 @@
 // read from the file without a transaction. Called by: KvCache. Memory: what Begin is given.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -36,15 +37,27 @@ class KvStream {
   KvStream(const KvStream&) = delete;
   KvStream& operator=(const KvStream&) = delete;
 
-  // Forgets what was asked for, waiting for reads that are under way, and reads into `memory` from
-  // now on. Empty: nothing is read.
-  void Begin(std::span<std::byte> memory);
+  static constexpr size_t kMostBuffers = WeightReader::kMaxInFlight;
+
+  // Forgets what was asked for, waiting for reads that are under way, and reads into these from
+  // now on. None: nothing is read.
+  void Begin(std::span<const std::span<std::byte>> memory);
+  // The blocks that so much memory, a part of what Begin is given, holds.
+  [[nodiscard]] size_t BuffersIn(uint64_t bytes) const {
+    return bytes <= kReadAlignment ? 0
+                                   : static_cast<size_t>((bytes - kReadAlignment) / buffer_bytes_);
+  }
   // Whether there is memory for reading ahead: a block in use and one under way.
   [[nodiscard]] bool active() const { return n_buffers_ >= 2; }
-  [[nodiscard]] bool full() const;
+  // Blocks that can be started, and that there are buffers for.
+  [[nodiscard]] size_t room() const { return n_buffers_ - n_reads_; }
+  [[nodiscard]] size_t buffers() const { return n_buffers_; }
 
-  // Starts reading the block at `offset` of the file. Not when full. What cannot be started is
-  // not there when asked for.
+  // What is started between the two goes to the device at once.
+  void BeginBatch() { reader_->BeginBatch(); }
+  void EndBatch() { reader_->EndBatch(); }
+  // Starts reading the block at `offset` of the file. There must be room(). What cannot be started
+  // is not there when asked for.
   void Start(const Place& place, uint64_t offset);
   // The bytes of a block that was started, valid until the next Take of another one; nullptr for
   // one that was not. Blocks that were started before it and not taken are forgotten.
@@ -64,14 +77,14 @@ class KvStream {
 
   KvStream(std::unique_ptr<RandomAccessFile> file, std::unique_ptr<WeightReader> reader,
            uint64_t layer_bytes);
-  [[nodiscard]] std::byte* Buffer(const Read& read);
+  [[nodiscard]] std::byte* Buffer(const Read& read) const;
   void DropOldest();
 
   const std::unique_ptr<RandomAccessFile> file_;
   const std::unique_ptr<WeightReader> reader_;
   const uint64_t layer_bytes_;
   const uint64_t buffer_bytes_;
-  std::byte* buffers_ = nullptr;
+  std::array<std::byte*, kMostBuffers> buffers_{};
   size_t n_buffers_ = 0;
   std::vector<Read> reads_;  // a ring of n_buffers_; the oldest is the one in use
   size_t oldest_ = 0;

@@ -44,7 +44,7 @@ struct ReadStats {
 
 class WeightReader {
  public:
-  static constexpr unsigned kMaxInFlight = 12;
+  static constexpr unsigned kMaxInFlight = 96;
 
   // `file` must outlive the reader. kAuto takes the first backend that works (a probe read
   // decides); a backend named explicitly that does not work is an error that says why. `arena` (may
@@ -64,6 +64,11 @@ class WeightReader {
   // wanted bytes do is DATA_LOSS ("the file has shrunk"), an I/O error UNAVAILABLE; the message has
   // path, offset and length. Short reads inside the file are continued.
   virtual Status Wait(uint32_t ticket) = 0;
+
+  // Between the two, Start may keep reads back: EndBatch hands them to the kernel at once, with one
+  // system call and one notice to the device, where the backend can. Wait hands them over, too.
+  virtual void BeginBatch() {}
+  virtual void EndBatch() {}
 
   [[nodiscard]] virtual ReaderBackend backend() const = 0;
   // Why earlier backends, or parts of this one, were refused: "io_uring: io_uring_setup: Operation

@@ -14,7 +14,7 @@
 namespace thimble {
 namespace {
 
-constexpr unsigned kQueueDepth = 16;            // kMaxInFlight operations, and room
+constexpr unsigned kQueueDepth = 2 * WeightReader::kMaxInFlight;  // and room
 constexpr uint64_t kMaxRegisteredBytes = kGiB;  // the kernel's limit for one buffer
 
 // Submitting again later is enough: a signal came, or the kernel was short of a request.
@@ -52,6 +52,13 @@ class UringReader final : public SpanReader {
 
   [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kIoUring; }
 
+  void BeginBatch() override { batch_ = true; }
+  void EndBatch() override {
+    batch_ = false;
+    // What fails is told to those that wait.
+    if (broken_ == 0) static_cast<void>(Submit());
+  }
+
  protected:
   int Begin(unsigned slot, const Piece& piece) override {
     if (broken_ != 0) return broken_;
@@ -65,13 +72,10 @@ class UringReader final : public SpanReader {
     }
     io_uring_sqe_set_data64(sqe, slot);
     operations_[slot] = {true, 0};
-    // A transient refusal leaves the entry in the queue; Await submits it.
-    if (const int result = io_uring_submit(&ring_); result < 0 && !IsTransient(result)) {
-      operations_[slot].under_way = false;
-      broken_ = -result;  // the entry cannot be taken back, so nothing may be submitted any more
-      return broken_;
-    }
-    return 0;
+    if (batch_) return 0;
+    const int error = Submit();
+    if (error != 0) operations_[slot].under_way = false;
+    return error;
   }
 
   Result<uint64_t> Finish(unsigned slot, const Piece& piece) override {
@@ -91,6 +95,14 @@ class UringReader final : public SpanReader {
     bool under_way = false;
     int result = 0;
   };
+
+  // 0 or an errno. A transient refusal leaves the entries in the queue; Await submits them.
+  int Submit() {
+    const int result = io_uring_submit(&ring_);
+    if (result >= 0 || IsTransient(result)) return 0;
+    broken_ = -result;  // entries cannot be taken back, so nothing may be submitted any more
+    return broken_;
+  }
 
   // Pins the arena, so that a read need not look up and pin its pages (which also counts against
   // RLIMIT_MEMLOCK). Reads work without.
@@ -142,6 +154,7 @@ class UringReader final : public SpanReader {
   DirectDescriptor direct_;
   io_uring ring_{};
   bool ring_open_ = false;
+  bool batch_ = false;
   int broken_ = 0;              // an errno: the ring refuses to be used
   std::span<std::byte> arena_;  // registered as buffer 0; empty: not registered
   std::array<Operation, kMaxInFlight> operations_;

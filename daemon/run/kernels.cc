@@ -147,6 +147,8 @@ HWY_EXPORT(ApplyRope);
 HWY_EXPORT(Gelu);
 HWY_EXPORT(SwiGlu);
 HWY_EXPORT(AddInPlace);
+HWY_EXPORT(Largest);
+HWY_EXPORT(SumOfExp);
 HWY_EXPORT(FloatToHalf);
 HWY_EXPORT(HalfToFloat);
 HWY_EXPORT(AttendBlock);
@@ -203,6 +205,12 @@ void Gelu(float* x, size_t n) { HWY_DYNAMIC_DISPATCH(Gelu)(x, n); }
 void SwiGlu(const float* gate, float* up, size_t n) { HWY_DYNAMIC_DISPATCH(SwiGlu)(gate, up, n); }
 
 void AddInPlace(float* y, const float* x, size_t n) { HWY_DYNAMIC_DISPATCH(AddInPlace)(y, x, n); }
+
+float Largest(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(Largest)(x, n); }
+
+float SumOfExp(const float* x, size_t n, float max) {
+  return HWY_DYNAMIC_DISPATCH(SumOfExp)(x, n, max);
+}
 
 void FloatToHalf(const float* x, size_t n, uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(FloatToHalf)(x, n, out);

@@ -56,6 +56,11 @@ void Gelu(float* x, size_t n);                        // tanh form, in place
 void SwiGlu(const float* gate, float* up, size_t n);  // up[i] *= gate[i] / (1 + exp(-gate[i]))
 void AddInPlace(float* y, const float* x, size_t n);  // y[i] += x[i]
 
+// The largest of x[n]; NaN counts for nothing, -infinity where nothing is left.
+float Largest(const float* x, size_t n);
+// The sum of exp(x[i] - max), max finite and no x[i] above it; NaN counts for nothing.
+float SumOfExp(const float* x, size_t n, float max);
+
 // float <-> IEEE half, round to nearest even.
 void FloatToHalf(const float* x, size_t n, uint16_t* out);
 void HalfToFloat(const uint16_t* x, size_t n, float* out);

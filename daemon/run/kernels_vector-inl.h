@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #if defined(THIMBLE_KERNELS_VECTOR_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef THIMBLE_KERNELS_VECTOR_INL_H_
@@ -99,6 +101,42 @@ HWY_NOINLINE inline void SwiGlu(const float* gate, float* up, size_t n) {
 
 HWY_NOINLINE inline void AddInPlace(float* y, const float* x, size_t n) {
   Map2(y, x, n, y, [](VF a, VF b) HWY_ATTR { return hn::Add(a, b); });
+}
+
+// A comparison with NaN is false: it never replaces what is there.
+HWY_NOINLINE inline float Largest(const float* x, size_t n) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  VF largest = hn::Set(df, -std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const VF v = hn::LoadU(df, x + i);
+    largest = hn::IfThenElse(hn::Gt(v, largest), v, largest);
+  }
+  float result = hn::GetLane(hn::MaxOfLanes(df, largest));
+  for (; i < n; ++i) {
+    if (x[i] > result) result = x[i];
+  }
+  return result;
+}
+
+HWY_NOINLINE inline float SumOfExp(const float* x, size_t n, float max) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  const VF vmax = hn::Set(df, max);
+  const auto term = [vmax](VF v) HWY_ATTR {
+    return hn::IfThenElseZero(hn::Eq(v, v), Exp(hn::Sub(v, vmax)));
+  };
+  VF sum = hn::Zero(df);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) sum = hn::Add(sum, term(hn::LoadU(df, x + i)));
+  if (i < n) {
+    HWY_ALIGN float rest[HWY_MAX_BYTES / sizeof(float)];
+    std::fill_n(rest, lanes, std::numeric_limits<float>::quiet_NaN());
+    std::memcpy(rest, x + i, (n - i) * sizeof(float));
+    sum = hn::Add(sum, term(hn::Load(df, rest)));
+  }
+  return hn::GetLane(hn::SumOfLanes(df, sum));
 }
 
 HWY_NOINLINE inline void HalfToFloat(const uint16_t* x, size_t n, float* out) {

@@ -29,12 +29,16 @@ bool KvReadAhead::Settle(std::span<const ActiveItem> items, uint32_t n_layers, P
 void KvReadAhead::Advance(std::span<const ActiveItem> items, uint32_t layer, size_t item,
                           uint32_t block, KvCache& kv, KvCache::Reader& reader) {
   const Place here = {layer, item, block};
-  if (kv.streams()) {
+  if (KvStream* stream = kv.stream()) {
     next_ = std::max(next_, here);
-    while (!kv.stream_full() && Settle(items, kv.shape().n_layers, &next_)) {
+    // Half of the buffers at once: a notice to the device costs as much as the rest of a read.
+    if (next_ != here && stream->room() < stream->buffers() / 2) return;
+    stream->BeginBatch();
+    while (stream->room() > 0 && Settle(items, kv.shape().n_layers, &next_)) {
       reader.ReadAhead(*items[next_.item].item.sequence, next_.layer, next_.block);
       ++next_.block;
     }
+    stream->EndBatch();
     return;
   }
   if (passes_ == 0) return;

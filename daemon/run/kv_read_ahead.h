@@ -1,5 +1,5 @@
 // Reading ahead of attention what has no place in the arena, in the order in which a pass goes
-// through it: past the page cache where the cache has memory lent for it (KvCache::streams). Where
+// through it: past the page cache where the cache has memory lent for it (KvCache::stream). Where
 // it has none, keys and values lie in LMDB's map, page cache that the kernel takes back when the
 // group is full. Attention that runs into pages which are gone waits for each 4 KiB
 // of them: measured with 240 tokens of SmolLM2-135M at 64 MiB, 176 waits a token, half of its time.

@@ -6,10 +6,14 @@
 #include <cstdio>
 #include <string>
 
+#include "daemon/run/kernels.h"
 #include "daemon/run/philox.h"
 
 namespace thimble {
 namespace {
+
+// Logits that are looked at together, for one that is a candidate.
+constexpr size_t kAtOnce = 128;
 
 std::string Number(float value) {
   std::array<char, 32> text{};
@@ -84,8 +88,7 @@ void Sampler::Begin(uint32_t index, std::span<const int32_t> history,
   next_id_ = 0;
   next_seen_ = 0;
   FindNextBanned(-1);
-  raw_max_ = -std::numeric_limits<float>::infinity();
-  raw_sum_ = 0;
+  raw_.Clear();
   if (narrow_) narrow_->Clear();
   if (wide_) wide_->Clear();
 
@@ -136,33 +139,42 @@ Status Sampler::OnLogits(uint32_t row, uint32_t first_token, std::span<const flo
                          ": expected row 0 from token " + std::to_string(next_id_) + " of " +
                          std::to_string(vocab_size_));
   }
-  for (const float raw : logits) {
-    const auto id = static_cast<int32_t>(next_id_++);
-    float logit = raw;
-    if (!std::isnan(raw)) {
-      if (raw > raw_max_) {
-        raw_sum_ =
-            raw_sum_ * std::exp(static_cast<double>(raw_max_) - static_cast<double>(raw)) + 1;
-        raw_max_ = raw;
-      } else {
-        raw_sum_ += Weight(raw, raw_max_, 1.0);
-      }
+  raw_.Add(logits);
+  while (!logits.empty()) {
+    const std::span<const float> some = logits.first(std::min(logits.size(), kAtOnce));
+    logits = logits.subspan(some.size());
+    if (Ignores(some)) {
+      next_id_ += static_cast<uint32_t>(some.size());
+      continue;
     }
-    if (next_seen_ < seen_.size() && seen_[next_seen_].id == id) {
-      Seen& seen = seen_[next_seen_++];
-      logit = Penalize(raw, seen.count);
-      seen.raw = raw;
-    }
-    if (id == next_banned_) {
-      logit = std::numeric_limits<float>::quiet_NaN();
-      FindNextBanned(id);
-    }
-    if (wide_) {
-      THIMBLE_RETURN_IF_ERROR(wide_->Offer(logit));
-    } else if (!std::isnan(logit)) {
-      narrow_->Offer(id, logit);
-    }
+    for (const float raw : some) THIMBLE_RETURN_IF_ERROR(Offer(raw));
   }
+  return {};
+}
+
+// Most logits of a row are below the candidates, and nothing is to be done about them.
+bool Sampler::Ignores(std::span<const float> logits) const {
+  const int64_t end = int64_t{next_id_} + static_cast<int64_t>(logits.size());
+  if (!narrow_ || next_banned_ < end) return false;
+  if (next_seen_ < seen_.size() && seen_[next_seen_].id < end) return false;
+  return narrow_->Ignores(Largest(logits.data(), logits.size()));
+}
+
+// The logit of the next id.
+Status Sampler::Offer(float raw) {
+  const auto id = static_cast<int32_t>(next_id_++);
+  float logit = raw;
+  if (next_seen_ < seen_.size() && seen_[next_seen_].id == id) {
+    Seen& seen = seen_[next_seen_++];
+    logit = Penalize(raw, seen.count);
+    seen.raw = raw;
+  }
+  if (id == next_banned_) {
+    logit = std::numeric_limits<float>::quiet_NaN();
+    FindNextBanned(id);
+  }
+  if (wide_) return wide_->Offer(logit);
+  if (!std::isnan(logit)) narrow_->Offer(id, logit);
   return {};
 }
 
@@ -187,9 +199,10 @@ Result<Sampler::Choice> Sampler::Finish() {
   const auto seen = std::lower_bound(seen_.begin(), seen_.end(), drawn->id,
                                      [](const Seen& s, int32_t id) { return s.id < id; });
   if (seen != seen_.end() && seen->id == drawn->id) raw = seen->raw;
+  const double log_sum = raw_.Finish();
   const double below_max =
-      raw == raw_max_ ? 0.0 : static_cast<double>(raw) - static_cast<double>(raw_max_);
-  return Choice{drawn->id, static_cast<float>(below_max - std::log(raw_sum_))};
+      raw == raw_.max() ? 0.0 : static_cast<double>(raw) - static_cast<double>(raw_.max());
+  return Choice{drawn->id, static_cast<float>(below_max - log_sum)};
 }
 
 }  // namespace thimble

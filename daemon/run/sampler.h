@@ -10,8 +10,8 @@
 // nothing. Nothing depends on how the row was cut into tiles, bit for bit. A logit that is NaN is
 // never drawn; infinite ones are taken as the limit of large ones. Called by: the scheduler, one
 // Sampler per active request. Memory, fixed at construction: 8 bytes a token of top_k (narrow)
-// or 10.2 KiB (wide), and with penalties 8 bytes a token of repeat_last_n: 1 KiB with the defaults,
-// 16 KiB at most for narrow, 18.5 KiB for wide.
+// or 10.2 KiB (wide), and with penalties 8 bytes a token of repeat_last_n: 1.6 KiB with the
+// defaults, 16.6 KiB at most for narrow, 19.1 KiB for wide.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@
 #include <span>
 #include <vector>
 
+#include "daemon/run/log_sum_exp.h"
 #include "daemon/run/logits_sink.h"
 #include "daemon/run/sampler_narrow.h"
 #include "daemon/run/sampler_wide.h"
@@ -70,6 +71,8 @@ class Sampler final : public LogitsSink {
     };
   };
   [[nodiscard]] float Penalize(float logit, uint32_t count) const;
+  [[nodiscard]] bool Ignores(std::span<const float> logits) const;
+  Status Offer(float raw);
   void FindNextBanned(int64_t after);
 
   const SamplingOptions options_;
@@ -84,9 +87,7 @@ class Sampler final : public LogitsSink {
   uint32_t next_id_ = 0;
   int64_t next_banned_ = 0;  // the smallest banned id from next_id_ on
   size_t next_seen_ = 0;     // in seen_
-  // Running log-sum-exp of the model's own logits, in the order of ids.
-  float raw_max_ = -std::numeric_limits<float>::infinity();
-  double raw_sum_ = 0;  // of exp(logit - raw_max_)
+  LogSumExp raw_;            // of the model's own logits
 };
 
 }  // namespace thimble

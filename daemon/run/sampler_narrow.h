@@ -31,6 +31,11 @@ class NarrowSelection {
     }
   }
 
+  // Whether none of logits up to `largest`, with ids to come, would be kept.
+  [[nodiscard]] bool Ignores(float largest) const {
+    return best_.size() == k_ && largest <= best_.front().logit;
+  }
+
   // `uniform` is in [0, 1). nullopt where nothing was offered. To be called once after a row.
   std::optional<Candidate> Draw(const SamplingOptions& options, double uniform);
 

@@ -103,6 +103,12 @@ void TileRing::DropOldest() {
 }
 
 void TileRing::Prefetch() {
+  reader_.BeginBatch();
+  StartWhileThereIsRoom();
+  reader_.EndBatch();
+}
+
+void TileRing::StartWhileThereIsRoom() {
   while (n_spans_ < spans_.size()) {
     const uint32_t tile = NextToRead(next_);
     // The whole of what is read in a pass may be in the ring.

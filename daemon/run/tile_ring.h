@@ -69,6 +69,7 @@ class TileRing {
   void DropOldest();
   // Starts reads behind `tile` while the ring has room.
   void Prefetch();
+  void StartWhileThereIsRoom();
   [[nodiscard]] Status Named(const Status& error, uint32_t tile) const;
 
   const Plan& plan_;

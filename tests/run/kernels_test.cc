@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <set>
 #include <string>
@@ -161,6 +163,51 @@ TEST(SwiGlu, AgreesWithDoublePrecisionToAMillionth) {
         const double exact = before[i] * (gate[i] / (1 + std::exp(-double{gate[i]})));
         ASSERT_NEAR(up[i], exact, 1e-6 * std::abs(exact) + 1e-34) << gate[i];
       }
+    }
+  });
+}
+
+TEST(Largest, PassesOverNaN) {
+  std::mt19937 random(8);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float infinity = std::numeric_limits<float>::infinity();
+  OnEveryTarget([&] {
+    for (const size_t n : kLengths) {
+      std::vector<float> x = Normal(n, random, -5, 2);
+      ASSERT_EQ(Largest(x.data(), n), *std::max_element(x.begin(), x.end()));
+      for (const size_t at : {size_t{0}, n / 2, n - 1}) {
+        std::vector<float> with = x;
+        with[at] = 100;
+        ASSERT_EQ(Largest(with.data(), n), 100) << at << " of " << n;
+        with[at] = infinity;
+        ASSERT_EQ(Largest(with.data(), n), infinity) << at << " of " << n;
+        with[at] = nan;
+        std::vector<float> without = x;
+        without[at] = -infinity;
+        ASSERT_EQ(Largest(with.data(), n), *std::max_element(without.begin(), without.end()));
+      }
+      x.assign(n, nan);
+      ASSERT_EQ(Largest(x.data(), n), -infinity);
+    }
+  });
+}
+
+TEST(SumOfExp, AgreesWithDoublePrecisionAndPassesOverNaN) {
+  std::mt19937 random(9);
+  OnEveryTarget([&random] {
+    for (const size_t n : kLengths) {
+      std::vector<float> x = Normal(n, random, 3, 6);
+      const float max = *std::max_element(x.begin(), x.end());
+      if (n > 3) {
+        x[1] = std::numeric_limits<float>::quiet_NaN();
+        x[2] = -std::numeric_limits<float>::infinity();
+      }
+      double sum = 0;
+      for (const float v : x) {
+        if (!std::isnan(v)) sum += std::exp(double{v} - double{max});
+      }
+      // A rounding of 2^-24 for each addition, where the target adds one by one.
+      ASSERT_NEAR(SumOfExp(x.data(), n, max), sum, (1e-6 + 6e-8 * double(n)) * sum) << n;
     }
   });
 }
