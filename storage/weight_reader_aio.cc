@@ -59,15 +59,8 @@ class AioReader final : public SpanReader {
 
   Result<uint64_t> Finish(unsigned slot, const Piece& /*piece*/) override {
     while (operations_[slot].under_way) {
-      std::array<io_event, kMaxInFlight> events{};
-      const long n = syscall(SYS_io_getevents, context_, 1L, static_cast<long>(events.size()),
-                             events.data(), nullptr);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return UnavailableError("io_getevents: " + ErrnoText(errno));
-      for (long i = 0; i < n; ++i) {
-        Operation& operation = operations_[events[static_cast<size_t>(i)].data];
-        operation.under_way = false;
-        operation.result = events[static_cast<size_t>(i)].res;
+      if (const int error = Reap(/*at_least=*/1); error != 0 && error != EINTR) {
+        return UnavailableError("io_getevents: " + ErrnoText(error));
       }
     }
     const int64_t result = operations_[slot].result;
@@ -75,7 +68,25 @@ class AioReader final : public SpanReader {
     return static_cast<uint64_t>(result);
   }
 
+  bool UnderWay(unsigned slot) override {
+    if (operations_[slot].under_way) static_cast<void>(Reap(/*at_least=*/0));
+    return operations_[slot].under_way;
+  }
+
  private:
+  // Takes what has completed, waiting for `at_least` of it. 0 or an errno.
+  int Reap(long at_least) {
+    std::array<io_event, kMaxInFlight> events{};
+    const long n = syscall(SYS_io_getevents, context_, at_least, static_cast<long>(events.size()),
+                           events.data(), nullptr);
+    for (long i = 0; i < n; ++i) {
+      Operation& operation = operations_[events[static_cast<size_t>(i)].data];
+      operation.under_way = false;
+      operation.result = events[static_cast<size_t>(i)].res;
+    }
+    return n < 0 ? errno : 0;
+  }
+
   struct Operation {
     iocb control{};
     bool under_way = false;

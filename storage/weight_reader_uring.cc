@@ -90,6 +90,14 @@ class UringReader final : public SpanReader {
     }
   }
 
+  bool UnderWay(unsigned slot) override {
+    if (!operations_[slot].under_way || broken_ != 0) return false;
+    // Completions come to the queue when we enter the kernel (COOP_TASKRUN).
+    static_cast<void>(io_uring_get_events(&ring_));
+    Reap();
+    return operations_[slot].under_way;
+  }
+
  private:
   struct Operation {
     bool under_way = false;
@@ -141,14 +149,19 @@ class UringReader final : public SpanReader {
         operations_[slot].under_way = false;
         return broken_;
       }
-      io_uring_cqe* cqe = nullptr;
-      while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
-        Operation& operation = operations_[io_uring_cqe_get_data64(cqe)];
-        operation = {false, cqe->res};
-        io_uring_cqe_seen(&ring_, cqe);
-      }
+      Reap();
     }
     return 0;
+  }
+
+  // Takes what has completed out of the queue.
+  void Reap() {
+    io_uring_cqe* cqe = nullptr;
+    while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
+      Operation& operation = operations_[io_uring_cqe_get_data64(cqe)];
+      operation = {false, cqe->res};
+      io_uring_cqe_seen(&ring_, cqe);
+    }
   }
 
   DirectDescriptor direct_;

@@ -89,7 +89,7 @@ struct Plan {
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
   uint64_t span_bytes = 0;       // the most that one read brings: two of the largest tiles
-  uint64_t ring_bytes = 0;       // four to eight of the largest tiles: one in use, others under way
+  uint64_t ring_bytes = 0;       // 4 to 12 of the largest tiles: half in use, half under way
   uint64_t values_offset = 0;    // behind the ring
   uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
   uint64_t wide_end = 0;         // and at max_rows

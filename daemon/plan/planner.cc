@@ -18,14 +18,14 @@ constexpr uint64_t kSmallestOnSlowFlash = 128 * kKiB;
 constexpr double kTileSeconds = 0.0005;
 constexpr uint64_t kFairTile = 64 * kKiB;      // below this, flash reads are much latency
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
-// The ring has room for one tile in use and three being read: with one alone being read the flash
-// would be idle from its completion until the next one is asked for, a tenth of the time.
+// The ring has room for two tiles in use and two being read.
 constexpr uint64_t kFewestRingTiles = 4;
-// Fast flash serves several reads at once: with what it brings in this time in the ring, up to as
-// many tiles and a part of the budget, it is always at its full speed. Measured at 2.8 GB/s with 24
-// MiB: eight tiles are a fifth faster than four, though they leave less to resident ones.
-constexpr double kRingSeconds = 0.0013;
-constexpr uint64_t kMostRingTiles = 8;
+// Half of the ring is under way and half is used, so what the flash brings in this time is twice
+// what it can be left alone for, as far as the tiles and a part of the budget go. Measured at 2.8
+// GB/s with 24 MiB: eight tiles are a fifth faster than four, for eight requests a half, though
+// they leave less to resident ones.
+constexpr double kRingSeconds = 0.0022;
+constexpr uint64_t kMostRingTiles = 12;
 constexpr uint64_t kRingPartOfBudget = 3;
 constexpr uint64_t kSpanTiles = 2;  // the most that one read brings
 // Tiles up to this size cost a read each and next to no RAM: they are made resident first.
@@ -37,7 +37,6 @@ constexpr uint64_t kTileWithoutCeiling = 128 * kKiB;
 // fast.
 uint64_t RingTiles(const PlanOptions& options, uint64_t tile_bytes) {
   uint64_t tiles = kFewestRingTiles;
-  if (options.budget_bytes == UINT64_MAX) return tiles;
   const double rate = options.flash_bytes_per_second;
   while (tiles < kMostRingTiles &&
          (rate <= 0 || static_cast<double>(tiles * tile_bytes) < rate * kRingSeconds) &&
@@ -195,15 +194,21 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
   plan.max_logit_rows = std::min(options.max_logit_rows, plan.step_rows);
   BuildStages(model, options.granularity == Granularity::kHead, tile_bytes, &plan.stages,
               &plan.tiles);
-  uint64_t largest = 0;  // as it is read
+  uint64_t largest = 0;   // as it is read
+  uint64_t resident = 0;  // of all tiles
   for (const Tile& tile : plan.tiles) {
     plan.tile_bytes = std::max(plan.tile_bytes, tile.bytes);
     largest = std::max(largest, ReadBufferBytes(tile.offset, tile.bytes));
     plan.model_bytes += tile.bytes;
+    resident += AlignUp(tile.bytes, kValueAlignment);
   }
   plan.span_bytes = kSpanTiles * largest;
   PlaceBehindRing(model, kFewestRingTiles * largest, &plan);
-  // A larger ring is not worth smaller tiles, fewer rows or more groups.
+  // A larger ring is not worth smaller tiles, fewer rows or more groups, and of no use where all
+  // tiles stay.
+  if (options.budget_bytes >= plan.step_end && options.budget_bytes - plan.step_end >= resident) {
+    return plan;
+  }
   for (uint64_t n = RingTiles(options, largest); n > kFewestRingTiles; n -= kSpanTiles) {
     Plan larger = plan;
     PlaceBehindRing(model, n * largest, &larger);

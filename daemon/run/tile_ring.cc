@@ -115,12 +115,23 @@ void TileRing::StartWhileThereIsRoom() {
     if (tile == kNone || (n_spans_ > 0 && tile == At(0).tile_begin)) return;
     Span span = SpanFrom(tile);
     const uint64_t bytes = span.end;
-    if (!Place(bytes, &span.base)) return;
+    if (!Place(bytes, &span.base) || !MayStart(bytes)) return;
     span.begin = span.base;
     span.end = span.base + bytes;
     // A read that cannot be started is tried again, and reported, when the tile is acquired.
     if (!Start(span).ok()) return;
   }
+}
+
+bool TileRing::MayStart(uint64_t bytes) {
+  uint64_t under_way = 0;
+  for (size_t i = 0; i < n_spans_; ++i) {
+    Span& span = At(i);
+    if (!span.pending || span.arrived) continue;
+    span.arrived = reader_.Arrived(span.ticket);
+    if (!span.arrived) under_way += span.end - span.base;
+  }
+  return under_way == 0 || under_way + bytes <= plan_.ring_bytes / 2;
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {

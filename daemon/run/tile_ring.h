@@ -42,7 +42,8 @@ class TileRing {
     uint32_t tile_begin = 0;
     uint32_t tile_end = 0;
     uint32_t ticket = 0;
-    bool pending = false;      // the read is under way
+    bool pending = false;      // not waited for yet
+    bool arrived = false;      // it has come all the same
     bool used_up = false;      // its last tile was acquired
     uint64_t file_offset = 0;  // of the first tile
     uint64_t base = 0;   // in the ring, a multiple of kReadAlignment: of the first tile's page
@@ -67,9 +68,14 @@ class TileRing {
   Status Start(Span span);
   Status Finish(Span* span);
   void DropOldest();
-  // Starts reads behind `tile` while the ring has room.
+  // Starts reads while the ring has room.
   void Prefetch();
   void StartWhileThereIsRoom();
+  // Whether `bytes` more may be under way: half of the ring at most is, so that there is room for
+  // the next reads when these arrive, and the flash goes on at once. A virtual disk that serves its
+  // queue in one go tells of no read before all that were asked for meanwhile are done: with the
+  // whole ring under way the flash would stand still for as long as the first tiles are in use.
+  bool MayStart(uint64_t bytes);
   [[nodiscard]] Status Named(const Status& error, uint32_t tile) const;
 
   const Plan& plan_;

@@ -111,9 +111,11 @@ TEST(Planner, FastFlashGetsALargerRingAsFarAsTheBudgetAllows) {
     return static_cast<double>(plan->ring_bytes) / static_cast<double>(plan->tile_bytes);
   };
   EXPECT_NEAR(ring_tiles(40e6, 15 * kMiB), 4, 0.2);
-  EXPECT_NEAR(ring_tiles(2e9, 15 * kMiB), 6, 0.2);
-  EXPECT_NEAR(ring_tiles(3e9, 15 * kMiB), 8, 0.2);
-  EXPECT_NEAR(ring_tiles(0, 15 * kMiB), 8, 0.2) << "not measured: as fast flash";
+  EXPECT_NEAR(ring_tiles(1e9, 54 * kMiB), 6, 0.2);
+  EXPECT_NEAR(ring_tiles(2e9, 54 * kMiB), 10, 0.2);
+  EXPECT_NEAR(ring_tiles(3e9, 54 * kMiB), 12, 0.2);
+  EXPECT_NEAR(ring_tiles(0, 54 * kMiB), 12, 0.2) << "not measured: as fast flash";
+  EXPECT_NEAR(ring_tiles(3e9, 15 * kMiB), 10, 0.2) << "a third of the budget";
   EXPECT_NEAR(ring_tiles(3e9, 7 * kMiB), 4, 0.2) << "a third of the budget";
 }
 

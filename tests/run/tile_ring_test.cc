@@ -43,10 +43,17 @@ class LazyReader final : public WeightReader {
     }
     return {};
   }
+  bool Arrived(uint32_t /*ticket*/) override { return arrived; }
   [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kAuto; }
   [[nodiscard]] size_t n_pending() const { return pending_.size(); }
+  [[nodiscard]] uint64_t pending_bytes() const {
+    uint64_t bytes = 0;
+    for (const auto& [ticket, read] : pending_) bytes += ReadBufferBytes(read.offset, read.bytes);
+    return bytes;
+  }
 
   bool fail = false;
+  bool arrived = true;
   size_t most_pending = 0;
 
  private:
@@ -146,6 +153,21 @@ TEST_F(TileRingTest, KeepsReadsUnderWayWhileATileIsUsed) {
   EXPECT_LE(starved, n_tiles / 20) << "of " << n_tiles;
   EXPECT_LT(reader_.most_pending, size_t{WeightReader::kMaxInFlight})
       << "one operation is left for embedding rows";
+}
+
+TEST_F(TileRingTest, HalfOfTheRingIsUnderWayWhereReadsTakeTheirTime) {
+  Make(3 * kMiB);
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles);
+  reader_.arrived = false;
+  ring_->BeginPass(n_tiles, 0, UINT64_MAX);
+  uint64_t most = 0;
+  for (uint32_t t = 0; t < n_tiles; ++t) {
+    ASSERT_TRUE(ring_->Acquire(t).ok());
+    if (t > n_tiles / 4) most = std::max(most, reader_.pending_bytes());
+  }
+  EXPECT_LE(most, plan_.ring_bytes / 2);
+  EXPECT_GE(most, plan_.ring_bytes / 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Resident, TileRingSweep,

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "storage/base/bytes.h"
@@ -118,6 +120,46 @@ TEST_P(EveryBackend, KeepsReadsUnderWayApartAndWaitsInAnyOrder) {
       EXPECT_EQ(reader->Wait(read.ticket).code(), StatusCode::kInvalidArgument);
     }
   }
+}
+
+TEST_P(EveryBackend, ABatchArrivesWithoutBeingWaitedFor) {
+  constexpr unsigned kReads = 8;
+  const DiskFile disk(kReads * kMiB);
+  const Buffer arena(kReads * kMiB);
+  OPEN_OR_SKIP(reader, disk.file(), arena.span());
+  for (int round = 0; round < 3; ++round) {
+    std::array<uint32_t, kReads> tickets{};
+    reader->BeginBatch();
+    for (unsigned i = 0; i < kReads; ++i) {
+      const Result<uint32_t> ticket = reader->Start(i * kMiB, kMiB, arena.data() + i * kMiB);
+      ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
+      tickets[i] = *ticket;
+    }
+    reader->EndBatch();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    const auto all_arrived = [&] {
+      return std::ranges::all_of(tickets, [&](uint32_t t) { return reader->Arrived(t); });
+    };
+    while (!all_arrived() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    EXPECT_TRUE(all_arrived());
+    for (unsigned i = 0; i < kReads; ++i) {
+      const Status status = reader->Wait(tickets[i]);
+      ASSERT_TRUE(status.ok()) << status.ToString();
+      EXPECT_TRUE(HasBytes(arena.data() + i * kMiB, i * kMiB, kMiB));
+    }
+  }
+}
+
+TEST_P(EveryBackend, AReadKeptBackByABatchIsHandedOverByWait) {
+  const DiskFile disk(kMiB);
+  const Buffer arena(kMiB);
+  OPEN_OR_SKIP(reader, disk.file(), arena.span());
+  reader->BeginBatch();
+  const Result<uint32_t> ticket = reader->Start(0, kMiB, arena.data());
+  ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
+  EXPECT_TRUE(reader->Wait(*ticket).ok());
+  reader->EndBatch();
+  EXPECT_TRUE(HasBytes(arena.data(), 0, kMiB));
 }
 
 TEST_P(EveryBackend, SaysThatTheFileHasShrunkAndGoesOn) {
