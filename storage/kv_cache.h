@@ -83,6 +83,8 @@ class KvCache {
   // that the rows fall into and, as room is left, for copies of those before them. What had its
   // place before `from` goes to LMDB. RESOURCE_EXHAUSTED where that has no room.
   Status PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from);
+  // Between passes: takes back what was lent to blocks on their way.
+  void Rest();
   // Where the blocks in RAM begin: what lies before may serve other things until the next
   // PlaceInRam. nullptr without RAM.
   [[nodiscard]] const std::byte* ram_begin() const { return ram_ ? ram_->begin() : nullptr; }
@@ -195,6 +197,7 @@ class KvCache {
                     KvBlockTokens tokens);
   void ReleaseWritten(uint64_t bytes);
   void BeginStream(std::span<const KvPassRows> rows);
+  void TakeBack(size_t first);
   Status ReturnToTail(const KvSequence& sequence, uint32_t n_tokens);
   Status RecordBlocks(const KvSequence& sequence, std::span<const int32_t> tokens);
   void MakeRoomOnDisk(uint64_t wanted);

@@ -56,7 +56,9 @@ KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_p
       best = &slot;
       break;
     }
-    if (slot.holds != Holds::kCopy || slot.pass >= before_pass) continue;
+    const bool gives_way =
+        slot.holds == Holds::kCopy || (slot.holds == Holds::kStream && holds == Holds::kRows);
+    if (!gives_way || slot.pass >= before_pass) continue;
     if (best == nullptr || slot.pass < best->pass) best = &slot;
   }
   if (best == nullptr) return nullptr;

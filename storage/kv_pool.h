@@ -54,8 +54,9 @@ class KvPool {
   }
 
   // A slot for a block that has none, used by this pass; nullptr where there is none to be had.
-  // For rows any copy gives way, the one that was not used for longest first; for a copy only those
-  // that no pass has used for a while: a set that changed with every pass would never be hit.
+  // For rows any copy gives way, and what is lent, the one that was not used for longest first; for
+  // a copy only those that no pass has used for a while: a set that changed with every pass would
+  // never be hit.
   Slot* ClaimForRows(uint64_t sequence, uint32_t block);
   Slot* ClaimForCopy(uint64_t sequence, uint32_t block);
 

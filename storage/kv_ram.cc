@@ -82,7 +82,7 @@ void KvCache::BeginStream(std::span<const KvPassRows> rows) {
       if (slot == nullptr || slot->n_layers < shape_.n_layers) ++missing;
     }
   }
-  const size_t wanted = std::min(missing + missing / 2, KvStream::kMostBuffers);
+  const size_t wanted = std::clamp(missing + missing / 2, size_t{2}, KvStream::kMostBuffers);
   const size_t most = std::min<size_t>(kMostStreamSlots, ram_->slots().size() / 4);
   std::array<std::span<std::byte>, kMostStreamSlots> memory;
   size_t lent = 0;
@@ -93,10 +93,21 @@ void KvCache::BeginStream(std::span<const KvPassRows> rows) {
     buffers += stream_->BuffersIn(memory[lent].size());
     ++lent;
   }
-  for (size_t i = lent; i < kMostStreamSlots; ++i) {
+  TakeBack(lent);
+  stream_->Begin(std::span(memory).first(lent));
+}
+
+// What is lent from the `first` slot on; nothing may be under way to it.
+void KvCache::TakeBack(size_t first) {
+  for (size_t i = first; i < kMostStreamSlots; ++i) {
     if (KvPool::Slot* slot = ram_->Lent(static_cast<uint32_t>(i))) ram_->Free(*slot);
   }
-  stream_->Begin(std::span(memory).first(lent));
+}
+
+void KvCache::Rest() {
+  if (!ram_) return;
+  stream_->Begin({});
+  TakeBack(0);
 }
 
 bool KvCache::AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const {

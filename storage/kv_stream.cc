@@ -25,8 +25,12 @@ Result<std::unique_ptr<KvStream>> KvStream::Open(const std::string& path, Reader
 
 KvStream::~KvStream() { Begin({}); }
 
-void KvStream::Begin(std::span<const std::span<std::byte>> memory) {
+void KvStream::Forget() {
   while (n_reads_ > 0) DropOldest();
+}
+
+void KvStream::Begin(std::span<const std::span<std::byte>> memory) {
+  Forget();
   n_buffers_ = 0;
   oldest_ = 0;
   for (const std::span<std::byte> part : memory) {

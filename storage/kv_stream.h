@@ -37,6 +37,9 @@ class KvStream {
   KvStream(const KvStream&) = delete;
   KvStream& operator=(const KvStream&) = delete;
 
+  // Waits for what is under way and forgets it.
+  void Forget();
+
   static constexpr size_t kMostBuffers = WeightReader::kMaxInFlight;
 
   // Forgets what was asked for, waiting for reads that are under way, and reads into these from

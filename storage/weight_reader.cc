@@ -129,7 +129,8 @@ Result<uint32_t> SpanReader::Start(uint64_t offset, uint64_t bytes, std::byte* b
                                   std::to_string(kMaxInFlight) + " reads are under way");
   }
   Span& span = spans_[slot];
-  span.ticket = next_generation_++ * kMaxInFlight + slot;
+  span.ticket = generation_ * kMaxInFlight + slot;
+  generation_ = (generation_ + 1) % kGenerations;
   span.offset = offset;
   span.bytes = bytes;
   span.begin = AlignDown(offset, alignment_);

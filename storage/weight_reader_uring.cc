@@ -1,9 +1,10 @@
 // The io_uring backend: O_DIRECT reads submitted at Start, reaped at Wait, into registered buffers
-// where the kernel lets us pin the arena. Memory: the rings, about 20 KiB, in the kernel.
+// where the kernel lets us pin the arena. Memory: the rings, about 30 KiB, in the kernel.
 #include <liburing.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <memory>
@@ -72,10 +73,8 @@ class UringReader final : public SpanReader {
     }
     io_uring_sqe_set_data64(sqe, slot);
     operations_[slot] = {true, 0};
-    if (batch_) return 0;
-    const int error = Submit();
-    if (error != 0) operations_[slot].under_way = false;
-    return error;
+    queued_[n_queued_++] = slot;
+    return batch_ ? 0 : Submit();
   }
 
   Result<uint64_t> Finish(unsigned slot, const Piece& piece) override {
@@ -91,7 +90,7 @@ class UringReader final : public SpanReader {
   }
 
   bool UnderWay(unsigned slot) override {
-    if (!operations_[slot].under_way || broken_ != 0) return false;
+    if (!operations_[slot].under_way) return false;
     // Completions come to the queue when we enter the kernel (COOP_TASKRUN).
     static_cast<void>(io_uring_get_events(&ring_));
     Reap();
@@ -105,10 +104,21 @@ class UringReader final : public SpanReader {
   };
 
   // 0 or an errno. A transient refusal leaves the entries in the queue; Await submits them.
-  int Submit() {
-    const int result = io_uring_submit(&ring_);
-    if (result >= 0 || IsTransient(result)) return 0;
-    broken_ = -result;  // entries cannot be taken back, so nothing may be submitted any more
+  int Submit() { return Submitted(io_uring_submit(&ring_)); }
+
+  // What the kernel said of the entries in the queue.
+  int Submitted(int result) {
+    if (result >= 0) {
+      const size_t n = std::min(n_queued_, static_cast<size_t>(result));
+      std::copy(queued_.begin() + n, queued_.begin() + n_queued_, queued_.begin());
+      n_queued_ -= n;
+      return 0;
+    }
+    if (IsTransient(result)) return 0;
+    // None can be taken back: nothing is submitted any more, and these are over.
+    broken_ = -result;
+    for (size_t i = 0; i < n_queued_; ++i) operations_[queued_[i]] = {false, result};
+    n_queued_ = 0;
     return broken_;
   }
 
@@ -142,12 +152,14 @@ class UringReader final : public SpanReader {
   // Reaps completions until the one of `slot` has come. 0 or the errno that ended the ring's use.
   int Await(unsigned slot) {
     while (operations_[slot].under_way) {
-      // SQPOLL aside this is one system call that submits what a transient refusal left and waits.
-      const int result = io_uring_submit_and_wait(&ring_, 1);
-      if (result < 0 && !IsTransient(result)) {
-        broken_ = -result;
-        operations_[slot].under_way = false;
-        return broken_;
+      // SQPOLL aside this is one system call that submits what a batch or a transient refusal left,
+      // and waits. Of a broken ring what the kernel has is waited for still.
+      if (broken_ == 0) {
+        static_cast<void>(Submitted(io_uring_submit_and_wait(&ring_, 1)));
+      } else {
+        io_uring_cqe* cqe = nullptr;
+        const int result = io_uring_wait_cqe(&ring_, &cqe);
+        if (result < 0 && !IsTransient(result)) return -result;
       }
       Reap();
     }
@@ -171,6 +183,8 @@ class UringReader final : public SpanReader {
   int broken_ = 0;              // an errno: the ring refuses to be used
   std::span<std::byte> arena_;  // registered as buffer 0; empty: not registered
   std::array<Operation, kMaxInFlight> operations_;
+  std::array<unsigned, kQueueDepth> queued_{};  // slots that the kernel does not have yet, in order
+  size_t n_queued_ = 0;
 };
 
 }  // namespace

@@ -33,6 +33,8 @@ void KvReadAhead::Advance(std::span<const ActiveItem> items, uint32_t layer, siz
     next_ = std::max(next_, here);
     // Half of the buffers at once: a notice to the device costs as much as the rest of a read.
     if (next_ != here && stream->room() < stream->buffers() / 2) return;
+    // What was asked for is not wanted any more: an item was dropped.
+    if (next_ == here) stream->Forget();
     stream->BeginBatch();
     while (stream->room() > 0 && Settle(items, kv.shape().n_layers, &next_)) {
       reader.ReadAhead(*items[next_.item].item.sequence, next_.layer, next_.block);

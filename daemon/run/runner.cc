@@ -185,6 +185,7 @@ uint64_t StagedRunner::KvBegin() const {
 
 void StagedRunner::Rest() {
   if (running_) return;
+  kv_.Rest();
   // What is before step_end is registered with the kernel, which holds it anyway.
   arena_->Release(plan_.step_end, plan_.resident_offset);
   arena_->Release(std::max(ResidentEnd(plan_), plan_.step_end), KvBegin());

@@ -125,13 +125,16 @@ void TileRing::StartWhileThereIsRoom() {
 
 bool TileRing::MayStart(uint64_t bytes) {
   uint64_t under_way = 0;
+  size_t n_under_way = 0;
   for (size_t i = 0; i < n_spans_; ++i) {
     Span& span = At(i);
     if (!span.pending || span.arrived) continue;
     span.arrived = reader_.Arrived(span.ticket);
-    if (!span.arrived) under_way += span.end - span.base;
+    if (span.arrived) continue;
+    under_way += span.end - span.base;
+    ++n_under_way;
   }
-  return under_way == 0 || under_way + bytes <= plan_.ring_bytes / 2;
+  return n_under_way < 2 || under_way + bytes <= plan_.ring_bytes / 2;
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {

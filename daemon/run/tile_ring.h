@@ -1,7 +1,8 @@
 // The way of the weights: a ring of the arena through which streamed tiles pass. Reads are kept
 // under way as far ahead as the ring has room, so that the flash never waits for the processor; the
 // resident tiles pass through it once and stay. Tiles that follow one another both in the pass and
-// in the file are read at once. Called by: the runner. Memory: the arena's, and 1 byte a tile.
+// in the file are read at once. Called by: the runner. Memory: the arena's, 1 byte a tile, and 6
+// KiB of spans.
 //
 //   [ ... free ... | oldest span: in use | span | newest span: being read | ... free ... ]
 #pragma once
@@ -71,10 +72,11 @@ class TileRing {
   // Starts reads while the ring has room.
   void Prefetch();
   void StartWhileThereIsRoom();
-  // Whether `bytes` more may be under way: half of the ring at most is, so that there is room for
-  // the next reads when these arrive, and the flash goes on at once. A virtual disk that serves its
-  // queue in one go tells of no read before all that were asked for meanwhile are done: with the
-  // whole ring under way the flash would stand still for as long as the first tiles are in use.
+  // Whether `bytes` more may be under way: two reads may, of more half of the ring at most, so that
+  // there is room for the next ones when these arrive, and the flash goes on at once. A virtual
+  // disk that serves its queue in one go tells of no read before all that were asked for meanwhile
+  // are done: with the whole ring under way the flash would stand still for as long as the first
+  // tiles are in use.
   bool MayStart(uint64_t bytes);
   [[nodiscard]] Status Named(const Status& error, uint32_t tile) const;
 
