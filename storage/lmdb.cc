@@ -288,20 +288,23 @@ void LmdbEnv::ReleasePageCache() {
   if (mdb_env_get_fd(env_, &fd) != 0) return;
   // The map is shared and read-only: its pages come back from the file. As long as they are mapped
   // the kernel keeps them.
-  if (const Mapping map = FindMapping(fd); map.address != nullptr) {
-    static_cast<void>(::madvise(map.address, map.bytes, MADV_DONTNEED));
-  }
+  if (FindMap())
+    static_cast<void>(::madvise(map_, static_cast<size_t>(mapped_bytes_), MADV_DONTNEED));
   static_cast<void>(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
 }
 
-std::optional<uint64_t> LmdbEnv::FileOffset(const std::byte* data) {
+bool LmdbEnv::FindMap() {
   mdb_filehandle_t fd = -1;
   if (map_ == nullptr && mdb_env_get_fd(env_, &fd) == 0) {
     const Mapping map = FindMapping(fd);
-    map_ = static_cast<const std::byte*>(map.address);
+    map_ = static_cast<std::byte*>(map.address);
     mapped_bytes_ = map.bytes;
   }
-  if (map_ == nullptr || data < map_ || data >= map_ + mapped_bytes_) return std::nullopt;
+  return map_ != nullptr;
+}
+
+std::optional<uint64_t> LmdbEnv::FileOffset(const std::byte* data) {
+  if (!FindMap() || data < map_ || data >= map_ + mapped_bytes_) return std::nullopt;
   return static_cast<uint64_t>(data - map_);
 }
 

@@ -89,6 +89,7 @@ class LmdbEnv {
   friend class LmdbTxn;
   LmdbEnv(MDB_env* env, int lock_fd, std::string path, uint64_t map_bytes);
   Status CommitError(int code);
+  bool FindMap();  // sets map_; false where the kernel does not say
   void Reserve(uint64_t bytes) const;
   Status Error(int code, std::string_view operation);  // LmdbError, noting starvation
   Status AttemptRemoval(const std::function<Status(LmdbTxn&)>& body);
@@ -98,7 +99,7 @@ class LmdbEnv {
   uint64_t map_bytes_;
   int open_txns_ = 0;  // of either kind: the map must not move under them
   uint64_t turns_ = 0;
-  const std::byte* map_ = nullptr;  // where it was found; nullptr: it may have moved
+  std::byte* map_ = nullptr;  // where it was found; nullptr: it may have moved
   uint64_t mapped_bytes_ = 0;
   bool starved_ = false;     // a write has found the map or the disk full
   bool write_open_ = false;  // a second writer on the one thread would wait for itself for ever
