@@ -129,8 +129,7 @@ Result<uint32_t> SpanReader::Start(uint64_t offset, uint64_t bytes, std::byte* b
                                   std::to_string(kMaxInFlight) + " reads are under way");
   }
   Span& span = spans_[slot];
-  span.ticket = generation_ * kMaxInFlight + slot;
-  generation_ = (generation_ + 1) % kGenerations;
+  span.ticket = next_generation_++ * kMaxInFlight + slot;
   span.offset = offset;
   span.bytes = bytes;
   span.begin = AlignDown(offset, alignment_);

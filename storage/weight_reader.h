@@ -5,7 +5,7 @@
 //   io_uring + O_DIRECT, Linux AIO + O_DIRECT, pread + O_DIRECT (no overlap), buffered pread
 //   followed by posix_fadvise(DONTNEED) with WILLNEED for the announced next span.
 // Called by: the tile ring and the resident set (daemon/run). Memory: none of its own but the
-// io_uring rings (about 30 KiB) and 7 KiB of what is under way; destinations are the arena's.
+// io_uring rings (about 20 KiB) and 5 KiB of what is under way; destinations are the arena's.
 #pragma once
 
 #include <cstddef>
@@ -44,7 +44,7 @@ struct ReadStats {
 
 class WeightReader {
  public:
-  static constexpr unsigned kMaxInFlight = 96;
+  static constexpr unsigned kMaxInFlight = 64;
 
   // `file` must outlive the reader. kAuto takes the first backend that works (a probe read
   // decides); a backend named explicitly that does not work is an error that says why. `arena` (may

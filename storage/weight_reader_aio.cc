@@ -1,6 +1,6 @@
 // The Linux AIO backend: O_DIRECT reads by io_submit, for kernels and containers that refuse
 // io_uring (Docker's default seccomp profile allows these calls). Raw system calls: libaio would be
-// a dependency for three of them. Memory: the kernel's event ring, one page.
+// a dependency for three of them. Memory: the kernel's event ring, two pages.
 #include <linux/aio_abi.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -24,10 +24,6 @@ class SpanReader : public WeightReader {
   Status Wait(uint32_t ticket) final;
   bool Arrived(uint32_t ticket) final { return !UnderWay(ticket % kMaxInFlight); }
 
-  // As after so many reads, which take hours: for tests.
-  void SkipTo(uint32_t generation) { generation_ = generation % kGenerations; }
-  [[nodiscard]] static constexpr uint32_t LastGeneration() { return kGenerations - 1; }
-
  protected:
   // One operation: `bytes` of the file at `offset` to `memory`.
   struct Piece {
@@ -71,10 +67,9 @@ class SpanReader : public WeightReader {
   RandomAccessFile& file_;
   const uint64_t alignment_;
   std::array<Span, kMaxInFlight> spans_;
-  // A ticket is generation * kMaxInFlight + slot. Generations begin again before tickets would
-  // wrap, where the slot would be lost.
-  static constexpr uint32_t kGenerations = UINT32_MAX / kMaxInFlight;
-  uint32_t generation_ = 0;
+  // A ticket is generation * kMaxInFlight + slot, modulo 2^32.
+  static_assert((kMaxInFlight & (kMaxInFlight - 1)) == 0, "a ticket that wraps keeps its slot");
+  uint32_t next_generation_ = 0;
 };
 
 // A descriptor of the same file as `fd` with O_DIRECT (through /proc/self/fd), closed at the end.

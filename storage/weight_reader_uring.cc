@@ -1,5 +1,5 @@
 // The io_uring backend: O_DIRECT reads submitted at Start, reaped at Wait, into registered buffers
-// where the kernel lets us pin the arena. Memory: the rings, about 30 KiB, in the kernel.
+// where the kernel lets us pin the arena. Memory: the rings, about 20 KiB, in the kernel.
 #include <liburing.h>
 #include <sys/resource.h>
 #include <sys/uio.h>

@@ -420,28 +420,6 @@ TEST(SpanReader, ContinuesShortReadsFromAnAlignedPlace) {
   EXPECT_EQ(lucky.stats().bytes, 4096U + 5000 + 8192);
 }
 
-// Hours of reading: a ticket that wrapped would name another read, which would never be freed.
-TEST(SpanReader, TicketsNameTheirReadWhenTheyBeginAgain) {
-  FaultyFile file;
-  const Buffer buffer(WeightReader::kMaxInFlight * kReadAlignment);
-  ScriptedReader reader(file, 1, std::deque<int64_t>(3 * WeightReader::kMaxInFlight, 10));
-  reader.SkipTo(SpanReader::LastGeneration() - 1);
-  for (int round = 0; round < 3; ++round) {
-    std::vector<uint32_t> tickets;
-    for (unsigned i = 0; i < WeightReader::kMaxInFlight; ++i) {
-      const Result<uint32_t> ticket = reader.Start(i * 100, 10, buffer.data() + i * kReadAlignment);
-      ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
-      tickets.push_back(*ticket);
-    }
-    for (unsigned i = 0; i < WeightReader::kMaxInFlight; ++i) {
-      const Status status = reader.Wait(tickets[i]);
-      ASSERT_TRUE(status.ok()) << status.ToString();
-      EXPECT_TRUE(
-          HasBytes(buffer.data() + i * kReadAlignment + i * 100 % kReadAlignment, i * 100, 10));
-    }
-  }
-}
-
 TEST(SpanReader, AnErrorAfterAShortReadEndsTheReadAndFreesItsPlace) {
   FaultyFile file;
   const Buffer buffer(5 * kReadAlignment);
