@@ -64,9 +64,10 @@ class WeightReader {
   // wanted bytes do is DATA_LOSS ("the file has shrunk"), an I/O error UNAVAILABLE; the message has
   // path, offset and length. Short reads inside the file are continued.
   virtual Status Wait(uint32_t ticket) = 0;
-  // Whether the device has nothing to do for that read any more, so that Wait would hardly block.
-  // Never blocks.
-  virtual bool Arrived(uint32_t ticket) = 0;
+  // Whether the device has nothing to do for that read any more, so that Wait would hardly block:
+  // as of the last Poll or Wait, of any read. Poll is one system call and never blocks.
+  [[nodiscard]] virtual bool Arrived(uint32_t ticket) const = 0;
+  virtual void Poll() {}
 
   // Between the two, Start may keep reads back: EndBatch hands them to the kernel at once, with one
   // system call and one notice to the device, where the backend can. Wait hands them over, too.

@@ -36,6 +36,8 @@ class AioReader final : public SpanReader {
 
   [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kLinuxAio; }
 
+  void Poll() override { static_cast<void>(Reap(/*at_least=*/0)); }
+
  protected:
   int Begin(unsigned slot, const Piece& piece) override {
     Operation& operation = operations_[slot];
@@ -68,10 +70,7 @@ class AioReader final : public SpanReader {
     return static_cast<uint64_t>(result);
   }
 
-  bool UnderWay(unsigned slot) override {
-    if (operations_[slot].under_way) static_cast<void>(Reap(/*at_least=*/0));
-    return operations_[slot].under_way;
-  }
+  [[nodiscard]] bool UnderWay(unsigned slot) const override { return operations_[slot].under_way; }
 
  private:
   // Takes what has completed, waiting for `at_least` of it. 0 or an errno.

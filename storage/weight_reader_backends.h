@@ -22,7 +22,9 @@ class SpanReader : public WeightReader {
  public:
   Result<uint32_t> Start(uint64_t offset, uint64_t bytes, std::byte* buffer) final;
   Status Wait(uint32_t ticket) final;
-  bool Arrived(uint32_t ticket) final { return !UnderWay(ticket % kMaxInFlight); }
+  [[nodiscard]] bool Arrived(uint32_t ticket) const final {
+    return !UnderWay(ticket % kMaxInFlight);
+  }
 
  protected:
   // One operation: `bytes` of the file at `offset` to `memory`.
@@ -41,8 +43,8 @@ class SpanReader : public WeightReader {
   // Blocks until the operation of `slot` is complete: how many bytes it read (0: the end of the
   // file), or the reason alone ("Input/output error"); nothing of `slot` is under way afterwards.
   virtual Result<uint64_t> Finish(unsigned slot, const Piece& piece) = 0;
-  // Whether the device has the operation of `slot` still. Never blocks.
-  virtual bool UnderWay(unsigned /*slot*/) { return false; }
+  // Whether the device has the operation of `slot` still, as far as Poll and Finish have seen.
+  [[nodiscard]] virtual bool UnderWay(unsigned /*slot*/) const { return false; }
   // The wanted bytes [offset, offset + bytes) are in the buffer, or never will be.
   virtual void Release(uint64_t /*offset*/, uint64_t /*bytes*/) {}
 

@@ -53,6 +53,12 @@ class UringReader final : public SpanReader {
 
   [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kIoUring; }
 
+  void Poll() override {
+    // Completions come to the queue when we enter the kernel (COOP_TASKRUN).
+    static_cast<void>(io_uring_get_events(&ring_));
+    Reap();
+  }
+
   void BeginBatch() override { batch_ = true; }
   void EndBatch() override {
     batch_ = false;
@@ -89,13 +95,7 @@ class UringReader final : public SpanReader {
     }
   }
 
-  bool UnderWay(unsigned slot) override {
-    if (!operations_[slot].under_way) return false;
-    // Completions come to the queue when we enter the kernel (COOP_TASKRUN).
-    static_cast<void>(io_uring_get_events(&ring_));
-    Reap();
-    return operations_[slot].under_way;
-  }
+  [[nodiscard]] bool UnderWay(unsigned slot) const override { return operations_[slot].under_way; }
 
  private:
   struct Operation {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "storage/base/bytes.h"
 
@@ -109,13 +110,19 @@ void TileRing::Prefetch() {
 }
 
 void TileRing::StartWhileThereIsRoom() {
+  bool polled = false;
   while (n_spans_ < spans_.size()) {
     const uint32_t tile = NextToRead(next_);
     // The whole of what is read in a pass may be in the ring.
     if (tile == kNone || (n_spans_ > 0 && tile == At(0).tile_begin)) return;
     Span span = SpanFrom(tile);
     const uint64_t bytes = span.end;
-    if (!Place(bytes, &span.base) || !MayStart(bytes)) return;
+    if (!Place(bytes, &span.base)) return;
+    if (!MayStart(bytes)) {
+      if (std::exchange(polled, true)) return;
+      reader_.Poll();
+      continue;
+    }
     span.begin = span.base;
     span.end = span.base + bytes;
     // A read that cannot be started is tried again, and reported, when the tile is acquired.
@@ -123,14 +130,12 @@ void TileRing::StartWhileThereIsRoom() {
   }
 }
 
-bool TileRing::MayStart(uint64_t bytes) {
+bool TileRing::MayStart(uint64_t bytes) const {
   uint64_t under_way = 0;
   size_t n_under_way = 0;
   for (size_t i = 0; i < n_spans_; ++i) {
-    Span& span = At(i);
-    if (!span.pending || span.arrived) continue;
-    span.arrived = reader_.Arrived(span.ticket);
-    if (span.arrived) continue;
+    const Span& span = At(i);
+    if (!span.pending || reader_.Arrived(span.ticket)) continue;
     under_way += span.end - span.base;
     ++n_under_way;
   }

@@ -1,8 +1,8 @@
 // The way of the weights: a ring of the arena through which streamed tiles pass. Reads are kept
-// under way as far ahead as the ring has room, so that the flash never waits for the processor; the
-// resident tiles pass through it once and stay. Tiles that follow one another both in the pass and
-// in the file are read at once. Called by: the runner. Memory: the arena's, 1 byte a tile, and 6
-// KiB of spans.
+// under way ahead of use, into half of the ring, so that the flash never waits for the processor;
+// the resident tiles pass through it once and stay. Tiles that follow one another both in the pass
+// and in the file are read at once. Called by: the runner. Memory: the arena's, 1 byte a tile, and
+// 4 KiB of spans.
 //
 //   [ ... free ... | oldest span: in use | span | newest span: being read | ... free ... ]
 #pragma once
@@ -44,7 +44,6 @@ class TileRing {
     uint32_t tile_end = 0;
     uint32_t ticket = 0;
     bool pending = false;      // not waited for yet
-    bool arrived = false;      // it has come all the same
     bool used_up = false;      // its last tile was acquired
     uint64_t file_offset = 0;  // of the first tile
     uint64_t base = 0;   // in the ring, a multiple of kReadAlignment: of the first tile's page
@@ -59,6 +58,7 @@ class TileRing {
   }
   [[nodiscard]] bool Loaded(uint32_t tile) const { return loaded_[tile] != 0; }
   [[nodiscard]] Span& At(size_t i) { return spans_[(oldest_ + i) % spans_.size()]; }
+  [[nodiscard]] const Span& At(size_t i) const { return spans_[(oldest_ + i) % spans_.size()]; }
   // The first tile from `tile` on, in the order of passes, that must be read; kNone if there is
   // none.
   [[nodiscard]] uint32_t NextToRead(uint32_t tile) const;
@@ -77,7 +77,7 @@ class TileRing {
   // disk that serves its queue in one go tells of no read before all that were asked for meanwhile
   // are done: with the whole ring under way the flash would stand still for as long as the first
   // tiles are in use.
-  bool MayStart(uint64_t bytes);
+  [[nodiscard]] bool MayStart(uint64_t bytes) const;
   [[nodiscard]] Status Named(const Status& error, uint32_t tile) const;
 
   const Plan& plan_;

@@ -43,7 +43,7 @@ class LazyReader final : public WeightReader {
     }
     return {};
   }
-  bool Arrived(uint32_t /*ticket*/) override { return arrived; }
+  [[nodiscard]] bool Arrived(uint32_t /*ticket*/) const override { return arrived; }
   [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kAuto; }
   [[nodiscard]] size_t n_pending() const { return pending_.size(); }
   [[nodiscard]] uint64_t pending_bytes() const {

@@ -138,6 +138,7 @@ TEST_P(EveryBackend, ABatchArrivesWithoutBeingWaitedFor) {
     reader->EndBatch();
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
     const auto all_arrived = [&] {
+      reader->Poll();
       return std::ranges::all_of(tickets, [&](uint32_t t) { return reader->Arrived(t); });
     };
     while (!all_arrived() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
