@@ -22,8 +22,8 @@ constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are al
 constexpr uint64_t kFewestRingTiles = 4;
 // Half of the ring is under way and half is used, so what the flash brings in this time is twice
 // what it can be left alone for, as far as the tiles and a part of the budget go. Measured at 2.8
-// GB/s with 24 MiB: eight tiles are a fifth faster than four, for eight requests a half, though
-// they leave less to resident ones.
+// GB/s with 24 MiB: eight tiles are a fifth faster than four, though they leave less to resident
+// ones.
 constexpr double kRingSeconds = 0.0022;
 constexpr uint64_t kMostRingTiles = 12;
 constexpr uint64_t kRingPartOfBudget = 3;
