@@ -144,6 +144,30 @@ TEST_F(KvRamTest, MoreBlocksThanPlacesComeBackRightInPassesOfAnySize) {
   }
 }
 
+TEST_F(KvRamTest, SeveralSlotsAreLentWhereManyBlocksAreMissingAndTakenBackAtRest) {
+  Use(9);
+  KvSequence sequence = Open(tokens_);
+  size_t most_buffers = 0;
+  for (size_t at = 0; at + 33 <= tokens_.size(); at += 33) {
+    RunPass(sequence, Part(at, 33));
+    if (const KvStream* stream = kv_->stream()) {
+      most_buffers = std::max(most_buffers, stream->buffers());
+      EXPECT_EQ(stream->buffers() % stream->BuffersIn(slot_bytes_), 0U);
+      EXPECT_LE(stream->buffers() / stream->BuffersIn(slot_bytes_), 9U / 4) << "a quarter";
+    }
+  }
+  KvStream* stream = kv_->stream();
+  ASSERT_NE(stream, nullptr);
+  EXPECT_EQ(most_buffers, 2 * stream->BuffersIn(slot_bytes_));
+  const uint64_t before = kv_->stats().ram_blocks;
+  kv_->Rest();
+  EXPECT_EQ(kv_->stream(), nullptr);
+  EXPECT_EQ(kv_->stats().ram_blocks, before - 2);
+  RunPass(sequence, Part(396, 2));
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
 TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
   Use(4);
   KvSequence sequence = Open(tokens_);
@@ -242,6 +266,25 @@ TEST(KvPool, CopiesGiveWayToRowsAndToOtherCopiesOnlyWhenNotUsedForLong) {
   pool.FreeSequence(1);
   pool.BeginPass(memory.data() + 1);
   EXPECT_EQ(pool.ClaimForRows(3, 1), nullptr) << "the free slot is the pass's own";
+}
+
+TEST(KvPool, WhatIsLentGivesWayToRowsAlone) {
+  const KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
+  alignas(64) std::array<std::byte, 4096> memory{};
+  const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape));
+  KvPool pool(shape, std::span(memory).first(2 * slot_bytes));
+  pool.BeginPass(memory.data());
+  KvPool::Slot* lent = pool.ClaimForStream(0);
+  ASSERT_NE(lent, nullptr);
+  EXPECT_EQ(pool.ClaimForStream(0), lent) << "it is lent already";
+  ASSERT_NE(pool.ClaimForStream(1), nullptr);
+  for (int pass = 0; pass < 20; ++pass) pool.BeginPass(memory.data());
+  EXPECT_EQ(pool.ClaimForStream(2), nullptr);
+  EXPECT_EQ(pool.ClaimForCopy(1, 0), nullptr);
+  EXPECT_NE(pool.ClaimForRows(1, 0), nullptr);
+  EXPECT_NE(pool.ClaimForRows(1, 1), nullptr);
+  EXPECT_EQ(pool.Lent(0), nullptr);
+  EXPECT_EQ(pool.Lent(1), nullptr);
 }
 
 TEST(KvStream, TakesWhatWasStartedInOrderAndForgetsTheRest) {
