@@ -4,7 +4,8 @@
 // measured with eight requests of SmolLM2-135M's shape at 24 MiB, 20 MB a pass at 0.13 GB/s.
 //
 // A block that an open sequence uses is neither moved nor freed by LMDB, so that its bytes may be
-// read from the file without a transaction. Called by: KvCache. Memory: what Begin is given.
+// read from the file without a transaction. Called by: KvCache. Memory: what Begin is given, and 5
+// KiB of what is under way.
 #pragma once
 
 #include <array>
