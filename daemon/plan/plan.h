@@ -2,16 +2,18 @@
 // for a given budget. It is the memory contract: peak_bytes is known before the first weight is
 // read. Called by: the runner, admission, `thimble plan`. Memory: about 100 bytes a tile.
 //
-// The arena:  [ring of streamed tiles][values and work of the running group][resident tiles][KV]
+// The arena:  [ring of streamed tiles][values and work of the running group]
+//             [resident tiles][KV][small resident tiles]
 //
 // Values and work grow with the rows of a pass. Passes that generate have few rows (step_rows), and
 // the resident set begins behind their largest group. A pass of more rows, a prompt's, has its
 // values lie over the first resident tiles, which are streamed for as long as that lasts and read
 // again into their place afterwards: a prompt of 256 rows costs a generating pass no RAM.
 //
-// Keys and values of the active requests grow from the arena's end downwards, where there is no
-// room behind the resident tiles over these: a byte of either saves the reading of a byte in every
-// pass, and keys and values come in smaller pieces.
+// Keys and values of the active requests grow from small_offset downwards, where there is no room
+// behind the resident tiles over these: a byte of either saves the reading of a byte in every pass,
+// and keys and values come in smaller pieces. Small tiles (norms, biases) do not give way: each
+// would cost a read of its own, and the weights on both of its sides another.
 #pragma once
 
 #include <array>
@@ -42,6 +44,9 @@ struct PlanOptions {
   // of 32 tokens in all layers, and how many of them requests may have at once. 0: none.
   uint64_t kv_slot_bytes = 0;
   uint64_t kv_slots = 0;
+  // Of them, what a pass needs where the rest is read from flash: the newest block of each request
+  // and one slot lent to blocks on their way (storage/kv_stream.h).
+  uint64_t kv_least_slots = 0;
 };
 
 // More prompt rows of a pass hardly save readings of the weights.
@@ -94,18 +99,18 @@ struct Plan {
   uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
   uint64_t wide_end = 0;         // and at max_rows
   uint64_t resident_offset = 0;  // from step_end on; from wide_end on where there is room for all
-  uint64_t resident_bytes = 0;
-  // kv_bytes from kv_offset to the arena's end: whole slots, the first of which may lie over
-  // resident tiles, which are streamed while it is in use.
+  uint64_t resident_end = 0;     // behind those that are placed there
+  uint64_t resident_bytes = 0;   // of all tiles that stay
+  // kv_bytes from kv_offset to small_offset: whole slots, the first of which may lie over resident
+  // tiles, which are streamed while it is in use.
   uint64_t kv_offset = 0;
   uint64_t kv_bytes = 0;
-  uint64_t peak_bytes = 0;   // of the arena
-  uint64_t model_bytes = 0;  // of all tiles: one pass with nothing resident
-  uint64_t pass_bytes = 0;   // of the tiles that are read in every pass
+  uint64_t small_offset = 0;  // small tiles from here on; where the arena has no place for them
+                              // alone they are among the others
+  uint64_t peak_bytes = 0;    // of the arena
+  uint64_t model_bytes = 0;   // of all tiles: one pass with nothing resident
+  uint64_t pass_bytes = 0;    // of the tiles that are read in every pass
 };
-
-// Where the last resident tile ends; resident_offset where there is none.
-uint64_t ResidentEnd(const Plan& plan);
 
 // The group of stages [begin, end), with the place of its buffers in a pass of `rows` rows.
 Group PlaceGroup(const Model& model, const Plan& plan, uint32_t begin, uint32_t end, uint32_t rows);

@@ -180,7 +180,8 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
 
 uint64_t StagedRunner::KvBegin() const {
   const std::byte* begin = kv_.ram_begin();
-  return begin == nullptr ? plan_.peak_bytes : static_cast<uint64_t>(begin - arena_->all().data());
+  return begin == nullptr ? plan_.small_offset
+                          : static_cast<uint64_t>(begin - arena_->all().data());
 }
 
 void StagedRunner::Rest() {
@@ -188,7 +189,7 @@ void StagedRunner::Rest() {
   kv_.Rest();
   // What is before step_end is registered with the kernel, which holds it anyway.
   arena_->Release(plan_.step_end, plan_.resident_offset);
-  arena_->Release(std::max(ResidentEnd(plan_), plan_.step_end), KvBegin());
+  arena_->Release(std::max(plan_.resident_end, plan_.step_end), KvBegin());
 }
 
 void StagedRunner::Drop(size_t index) {
@@ -474,7 +475,7 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
                                              KvCache& kv, StageStore& store) {
   THIMBLE_ASSIGN_OR_RETURN(
       std::unique_ptr<Arena> arena,
-      Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, ResidentEnd(plan))));
+      Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, plan.resident_end)));
   // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
   const std::span<std::byte> read_into = arena->all().first(static_cast<size_t>(plan.step_end));
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,

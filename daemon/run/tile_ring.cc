@@ -26,6 +26,7 @@ void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_beg
     if (loaded_[t] == 0 || AtHome(plan_.tiles[t])) continue;
     loaded_[t] = 0;
     ++n_to_load_;
+    if (IsSmall(plan_.tiles[t])) DropAll();
   }
 }
 
@@ -49,14 +50,18 @@ TileRing::Span TileRing::SpanFrom(uint32_t tile) const {
   span.tile_end = tile + 1;
   span.file_offset = plan_.tiles[tile].offset;
   uint64_t end = span.file_offset + plan_.tiles[tile].bytes;
-  while (span.tile_end < pass_end_ && !Loaded(span.tile_end)) {
-    const Tile& next = plan_.tiles[span.tile_end];
+  for (uint32_t t = span.tile_end; t < pass_end_; ++t) {
+    const Tile& next = plan_.tiles[t];
+    if (Loaded(t)) {
+      if (IsSmall(next)) continue;
+      break;
+    }
     // Tensors lie one behind the other, padded to 32 bytes.
     if (next.offset < end || next.offset - end >= kReadAlignment) break;
     const uint64_t next_end = next.offset + next.bytes;
     if (ReadBufferBytes(span.file_offset, next_end - span.file_offset) > plan_.span_bytes) break;
     end = next_end;
-    ++span.tile_end;
+    span.tile_end = t + 1;
   }
   span.end = ReadBufferBytes(span.file_offset, end - span.file_offset);
   return span;
@@ -101,6 +106,12 @@ void TileRing::DropOldest() {
   if (n_spans_ > 0) static_cast<void>(Finish(&At(0)));
   oldest_ = (oldest_ + 1) % spans_.size();
   --n_spans_;
+}
+
+void TileRing::DropAll() {
+  if (n_spans_ == 0) return;
+  next_ = At(0).tile_begin;
+  while (n_spans_ > 0) DropOldest();
 }
 
 void TileRing::Prefetch() {

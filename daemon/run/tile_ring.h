@@ -1,8 +1,8 @@
 // The way of the weights: a ring of the arena through which streamed tiles pass. Reads are kept
 // under way ahead of use, into half of the ring, so that the flash never waits for the processor;
-// the resident tiles pass through it once and stay. Tiles that follow one another both in the pass
-// and in the file are read at once. Called by: the runner. Memory: the arena's, 1 byte a tile, and
-// 4 KiB of spans.
+// the resident tiles pass through it once and stay. Tiles that follow one another both in the pass,
+// small ones that stay aside, and in the file are read at once. Called by: the runner. Memory: the
+// arena's, 1 byte a tile, and 4 KiB of spans.
 //
 //   [ ... free ... | oldest span: in use | span | newest span: being read | ... free ... ]
 #pragma once
@@ -38,7 +38,7 @@ class TileRing {
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
-  // Tiles [tile_begin, tile_end), read by one operation.
+  // Tiles [tile_begin, tile_end), read by one operation, but for small ones that are in RAM.
   struct Span {
     uint32_t tile_begin = 0;
     uint32_t tile_end = 0;
@@ -54,7 +54,11 @@ class TileRing {
   // Whether the tile's place is its own in this pass.
   [[nodiscard]] bool AtHome(const Tile& tile) const {
     return tile.resident() && tile.resident_offset >= values_end_ &&
-           tile.resident_offset + tile.bytes <= kv_begin_;
+           (IsSmall(tile) || tile.resident_offset + tile.bytes <= kv_begin_);
+  }
+  // Whether keys and values never lie over its place.
+  [[nodiscard]] bool IsSmall(const Tile& tile) const {
+    return tile.resident() && tile.resident_offset >= plan_.small_offset;
   }
   [[nodiscard]] bool Loaded(uint32_t tile) const { return loaded_[tile] != 0; }
   [[nodiscard]] Span& At(size_t i) { return spans_[(oldest_ + i) % spans_.size()]; }
@@ -69,6 +73,8 @@ class TileRing {
   Status Start(Span span);
   Status Finish(Span* span);
   void DropOldest();
+  // The places of tiles have changed: what was read ahead may lack a small one.
+  void DropAll();
   // Starts reads while the ring has room.
   void Prefetch();
   void StartWhileThereIsRoom();

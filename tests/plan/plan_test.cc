@@ -345,17 +345,17 @@ TEST(Planner, KeysAndValuesLieOverTheEndOfTheResidentSet) {
     ASSERT_TRUE(plan.ok() && without.ok());
     EXPECT_EQ(plan->resident_bytes, without->resident_bytes);
     EXPECT_LE(plan->peak_bytes, budget);
-    EXPECT_EQ(plan->kv_offset + plan->kv_bytes, plan->peak_bytes);
+    EXPECT_EQ(plan->kv_offset + plan->kv_bytes, plan->small_offset);
     EXPECT_EQ(plan->kv_bytes % slot, 0U);
     EXPECT_GE(plan->kv_offset, plan->step_end);
     EXPECT_EQ(plan->kv_bytes,
-              std::min(32 * slot, (plan->peak_bytes - plan->step_end) / slot * slot));
+              std::min(32 * slot, (plan->small_offset - plan->step_end) / slot * slot));
     // Where half of the resident set has given way, what stays is in every quarter of the pass.
     const uint64_t half = plan->resident_offset + plan->resident_bytes / 2;
     std::array<uint64_t, 4> stays{};
     uint64_t seen = 0;
     for (const Tile& tile : plan->tiles) {
-      if (tile.resident() && tile.resident_offset < half) {
+      if (tile.resident_offset < half) {
         stays[std::min<uint64_t>(3, seen * 4 / plan->model_bytes)] += tile.bytes;
       }
       seen += tile.bytes;
@@ -373,6 +373,50 @@ TEST(Planner, KeysAndValuesLieOverTheEndOfTheResidentSet) {
   for (const Tile& tile : plan->tiles)
     EXPECT_LE(tile.resident_offset + tile.bytes, plan->kv_offset);
   EXPECT_EQ(plan->kv_bytes, 32 * slot);
+}
+
+TEST(Planner, SmallTilesStayWhereNeitherKeysAndValuesNorASteppingPassComes) {
+  const auto model = MakeFakeModel(SmolShape());
+  PlanOptions options;
+  options.budget_bytes = 8 * kMiB;
+  options.max_rows = 64;
+  options.step_rows = 12;
+  SetKv(720 * kKiB, 8, 512, &options);
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_GT(plan->pass_bytes, 0U);
+  EXPECT_LT(plan->kv_offset, plan->resident_end);
+  EXPECT_LE(plan->peak_bytes, options.budget_bytes);
+  size_t small = 0;
+  for (const Tile& tile : plan->tiles) {
+    if (tile.bytes > 32 * kKiB) continue;
+    ++small;
+    EXPECT_GE(tile.resident_offset, plan->small_offset) << tile.tensor->name;
+    EXPECT_LE(tile.resident_offset + tile.bytes, plan->peak_bytes) << tile.tensor->name;
+  }
+  EXPECT_GE(small, size_t{2} * model->n_layers);
+}
+
+TEST(Planner, SmallTilesThatAreMuchOfTheModelAreSpreadAsOthersAre) {
+  FakeShape shape;
+  shape.n_layers = 6;
+  shape.n_heads = shape.n_kv_heads = 4;
+  shape.head_dim = 16;
+  shape.ffn_size = 128;
+  shape.vocab_size = 256;
+  const auto model = MakeFakeModel(shape);
+  PlanOptions options;
+  options.max_rows = 4;
+  const Result<Plan> all = MakePlan(*model, options);
+  ASSERT_TRUE(all.ok());
+  ASSERT_LE(all->tile_bytes, 32 * kKiB);
+  options.budget_bytes = all->step_end + all->model_bytes / 2;
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_TRUE(plan.ok()) << plan.status().ToString();
+  EXPECT_GT(plan->pass_bytes, 0U);
+  EXPECT_GT(plan->resident_bytes, 0U);
+  EXPECT_EQ(plan->peak_bytes, std::max(plan->wide_end, plan->resident_end));
+  EXPECT_EQ(plan->resident_end - plan->resident_offset, plan->resident_bytes);
 }
 
 TEST(Planner, WhereThereIsRoomForAllNothingLiesOverTheResidentSet) {

@@ -183,6 +183,47 @@ TEST_F(TileRingTest, NeighboursAreReadAtOnce) {
   EXPECT_LT(reader_.stats().reads - before, n_tiles);
 }
 
+// A matrix's tiles lie one behind the other in the file, their biases elsewhere: small tiles that
+// stay do not part what is read at once.
+TEST_F(TileRingTest, WhatIsReadAtOnceGoesOnBehindSmallTilesThatStay) {
+  Make(3 * kMiB);
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  size_t streamed = 0;
+  size_t small = 0;
+  for (const Tile& tile : plan_.tiles) {
+    streamed += tile.resident() ? 0 : 1;
+    small += tile.resident() && tile.resident_offset >= plan_.small_offset ? 1 : 0;
+  }
+  ASSERT_GT(small, 0U);
+  Walk(n_tiles, n_tiles);
+  const uint64_t before = reader_.stats().reads;
+  Walk(n_tiles, n_tiles);
+  EXPECT_LT(reader_.stats().reads - before, streamed * 3 / 4);
+}
+
+// Values of a wide pass lie over small tiles, too; what was read ahead across them is given up.
+TEST_F(TileRingTest, SmallTilesThatGaveWayComeBackRight) {
+  Make(3 * kMiB);
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles);
+  for (uint32_t pass = 0; pass < 6; ++pass) {
+    const uint64_t values_end = pass % 2 == 0 ? plan_.peak_bytes : 0;
+    ring_->BeginPass(n_tiles, values_end, UINT64_MAX);
+    if (values_end > 0) {
+      std::memset(arena_->Use(plan_.step_end, plan_.peak_bytes - plan_.step_end), 0x77,
+                  plan_.peak_bytes - plan_.step_end);
+    }
+    for (uint32_t t = 0; t < n_tiles; ++t) {
+      const Result<const std::byte*> bytes = ring_->Acquire(t);
+      ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
+      ASSERT_EQ((*bytes)[0], ByteAt(plan_.tiles[t].offset)) << t;
+      ASSERT_EQ((*bytes)[plan_.tiles[t].bytes - 1],
+                ByteAt(plan_.tiles[t].offset + plan_.tiles[t].bytes - 1))
+          << t;
+    }
+  }
+}
+
 TEST_F(TileRingTest, AnErrorNamesTheTensorAndTheNextPassWorks) {
   Make(2 * kMiB);
   const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
