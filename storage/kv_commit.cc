@@ -47,6 +47,7 @@ void KvCache::CommitRows(KvSequence& sequence, std::span<const int32_t> tokens) 
     ++users_[name];
     sequence.blocks.push_back(name);
     if (KvPool::Slot* slot = InRam(sequence, static_cast<uint32_t>(block))) {
+      on_disk |= std::exchange(slot->in_tail, false);
       slot->holds = KvPool::Holds::kCopy;
       slot->n_layers = shape_.n_layers;
     } else {

@@ -1,5 +1,8 @@
 #include "storage/kv_pool.h"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "storage/base/bytes.h"
 
 namespace thimble {
@@ -63,7 +66,8 @@ KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_p
   }
   if (best == nullptr) return nullptr;
   if (best->holds != Holds::kNothing) Free(*best);
-  *best = {best->memory, sequence, block, holds, 0, 0, pass_};
+  *best = {
+      .memory = best->memory, .sequence = sequence, .block = block, .holds = holds, .pass = pass_};
   places_[Place(sequence, block)] = static_cast<size_t>(best - slots_.data());
   return best;
 }
@@ -82,6 +86,12 @@ void KvPool::FreeSequence(uint64_t sequence) {
   for (Slot& slot : slots_) {
     if (slot.holds != Holds::kNothing && slot.sequence == sequence) Free(slot);
   }
+}
+
+size_t KvPool::WithoutRows() const {
+  return static_cast<size_t>(
+      std::count_if(slots_.begin(), slots_.begin() + static_cast<ptrdiff_t>(n_usable_),
+                    [](const Slot& slot) { return slot.holds != Holds::kRows; }));
 }
 
 const std::byte* KvPool::begin() const {

@@ -32,6 +32,7 @@ class KvPool {
     uint32_t block = 0;
     Holds holds = Holds::kNothing;
     uint32_t n_rows = 0;    // kRows: that are committed
+    bool in_tail = false;   // kRows: some of them are in the tails, too
     uint32_t n_layers = 0;  // kCopy
     uint64_t pass = 0;      // the last one that had a use for it
   };
@@ -73,6 +74,9 @@ class KvPool {
   // Where the slots in use begin; the memory's end where none is.
   [[nodiscard]] const std::byte* begin() const;
   [[nodiscard]] size_t used() const { return places_.size(); }
+  // Of the slots of this pass all, and those that hold no rows.
+  [[nodiscard]] size_t usable() const { return n_usable_; }
+  [[nodiscard]] size_t WithoutRows() const;
   [[nodiscard]] std::span<std::byte> Memory(const Slot& slot) const {
     return {slot.memory, slot_bytes_};
   }

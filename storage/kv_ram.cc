@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "storage/base/bytes.h"
+#include "storage/encoding.h"
 #include "storage/kv_cache.h"
 #include "storage/kv_tail.h"
 
@@ -52,12 +53,18 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
       if (KvPool::Slot* slot = InRam(*r.sequence, block)) slot->pass = ram_->pass();
     }
   }
+  // One slot is left to blocks on their way, of which there are more than rows.
+  const bool lends = std::ranges::any_of(rows, [&](const auto& r) { return blocks_of(r) > 0; });
   for (const KvPassRows& r : rows) {
     const uint32_t n_tokens = r.sequence->n_tokens;
     for (uint32_t block = blocks_of(r); block * kKvBlockTokens < n_tokens + r.n_rows; ++block) {
-      // A block that has begun in the tails ends there.
-      if (block * kKvBlockTokens < n_tokens || InRam(*r.sequence, block) != nullptr) continue;
-      if (ram_->ClaimForRows(r.sequence->id, block) == nullptr) break;
+      if (InRam(*r.sequence, block) != nullptr) continue;
+      if (lends && ram_->usable() > 1 && ram_->WithoutRows() == 1) break;
+      KvPool::Slot* slot = ram_->ClaimForRows(r.sequence->id, block);
+      if (slot == nullptr) break;
+      if (block * kKvBlockTokens < n_tokens) {
+        THIMBLE_RETURN_IF_ERROR(RowsFromTail(*r.sequence, slot));
+      }
     }
   }
   for (const KvPassRows& r : rows) {
@@ -166,6 +173,37 @@ Status KvCache::RowsToTail(const KvPool::Slot& slot) {
     };
     THIMBLE_RETURN_IF_ERROR(WithRoom(put));
   }
+  return {};
+}
+
+// The committed rows of a block that had no RAM before: attention would look up each of them, and
+// wait for its page, in every pass until the block is full. They stay in the tails until then, too.
+// A slot for rows that are not all there is freed: attention says which one is missing.
+Status KvCache::RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot) {
+  const uint32_t begin = slot->block * kKvBlockTokens;
+  const uint32_t n_rows = sequence.n_tokens - begin;
+  const size_t vector_bytes = shape_.VectorHalves() * sizeof(uint16_t);
+  const size_t row_bytes = shape_.RowHalves() * sizeof(uint16_t);
+  THIMBLE_ASSIGN_OR_RETURN(const LmdbTxn txn, env_.BeginRead());
+  for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
+    std::byte* to = ram_->Layer(*slot, layer);
+    uint32_t i = 0;
+    const auto visit = [&](Bytes key, Bytes row) {
+      const Key expected = KvTailKey(sequence.id, layer, begin + i);
+      if (!std::ranges::equal(key, expected.bytes()) || row.size() != row_bytes) return false;
+      for (size_t piece = 0; piece < size_t{2} * shape_.n_kv_heads; ++piece) {
+        std::memcpy(to + (piece * kKvBlockTokens + i) * vector_bytes, &row[piece * vector_bytes],
+                    vector_bytes);
+      }
+      return ++i < n_rows;
+    };
+    THIMBLE_RETURN_IF_ERROR(txn.Scan(tails_, KvTailKey(sequence.id, layer, begin).bytes(), visit));
+    if (i == n_rows) continue;
+    ram_->Free(*slot);
+    return {};
+  }
+  slot->n_rows = n_rows;
+  slot->in_tail = true;
   return {};
 }
 

@@ -184,12 +184,39 @@ TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
   ASSERT_OK(AppendAll(*kv_, sequence, Part(2 * kBlock + 9, 1)));
   EXPECT_EQ(CheckAll(*kv_, sequence, Part(2 * kBlock + 9, 1)), "");
   ASSERT_OK(Commit(*kv_, sequence, Part(2 * kBlock + 9, 1)));
-  // Its tail ends where it has begun, and the blocks come back.
-  for (uint32_t at = 2 * kBlock + 10; at < 3 * kBlock + 5; ++at) RunPass(sequence, Part(at, 1));
+  // The rows come back with the memory, and again after another such pass; so do the blocks.
+  for (uint32_t at = 2 * kBlock + 10; at < 3 * kBlock + 5; ++at) {
+    RunPass(sequence, Part(at, 1), at == 2 * kBlock + 20 ? from : nullptr);
+    if (at == 2 * kBlock + 12 || at == 2 * kBlock + 22) {
+      EXPECT_FALSE(kv_->AppendsToDisk(sequence, 1));
+    }
+  }
   EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
   EXPECT_EQ(kv_->stats().ram_blocks, 4U);
   EXPECT_EQ(CheckAll(*kv_, sequence), "");
   ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
+TEST_F(KvRamTest, RowsLeaveASlotToBlocksOnTheirWay) {
+  Use(3);
+  std::vector<KvSequence> sequences;
+  for (int32_t i = 0; i < 4; ++i) {
+    const std::vector<int32_t> tokens = Prompt(100, 1000 * (i + 1));
+    sequences.push_back(Open(tokens));
+    RunPass(sequences.back(), std::span(tokens).first(2 * kBlock + 3));
+  }
+  std::vector<KvPassRows> rows;
+  for (KvSequence& sequence : sequences) rows.push_back({&sequence, 1});
+  ASSERT_OK(kv_->PlaceInRam(rows, memory_));
+  EXPECT_NE(kv_->stream(), nullptr);
+  size_t in_ram = 0;
+  for (const KvSequence& sequence : sequences) in_ram += kv_->AppendsToDisk(sequence, 1) ? 0 : 1;
+  EXPECT_EQ(in_ram, 2U);
+  for (KvSequence& sequence : sequences) {
+    EXPECT_EQ(CheckAll(*kv_, sequence), "");
+    ASSERT_OK(kv_->CloseSequence(sequence));
+  }
+  EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
 }
 
 TEST_F(KvRamTest, RamThatIsTakenBackLosesNothing) {
