@@ -71,6 +71,7 @@ Status Engine::OpenCeiling(const Config& config) {
   for (const std::string& note : ceiling_->notes()) {
     LogLine(LogLevel::kInfo, "ceiling").Add("note", note);
   }
+  pressure_ = ceiling_->Pressure();
   return {};
 }
 
@@ -207,6 +208,19 @@ void Engine::Rest() {
   ::malloc_trim(0);
 }
 
+void Engine::KeepRoom() {
+  if (!pressure_) return;
+  const uint64_t wanted = pressure_->Yield(PressureGauge::Clock::now(), plan_.resident_bytes);
+  runner_->Yield(wanted);
+  if ((wanted > 0) != (yielded_bytes_ > 0)) {
+    LogLine(wanted > 0 ? LogLevel::kNotice : LogLevel::kInfo, "pressure")
+        .Add("note", wanted > 0 ? "the control group is nearly full: resident weights give way"
+                                : "the resident weights have their room again")
+        .AddBytes("left", pressure_->left_bytes());
+  }
+  yielded_bytes_ = wanted;
+}
+
 DaemonStatus Engine::Describe() const {
   DaemonStatus status;
   status.version = THIMBLE_VERSION;
@@ -234,6 +248,7 @@ DaemonStatus Engine::Describe() const {
   status.plan_peak_bytes = plan_.peak_bytes;
   status.arena_peak_bytes = run.arena_peak_bytes;
   status.resident_bytes = plan_.resident_bytes;
+  status.yielded_bytes = std::min(yielded_bytes_, plan_.resident_bytes);
   status.granularity = GranularityName(plan_.options.granularity);
   status.groups = static_cast<uint32_t>(plan_.groups.size());
   if (const size_t next = runner_->stage(); next < plan_.stages.size()) {

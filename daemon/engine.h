@@ -56,6 +56,9 @@ class Engine final : public StatusSource {
   // Gives RAM back that work has left behind and idling does not need: LMDB's pages, what of the
   // program's files nobody has mapped, free pages of the heap. Takes a millisecond.
   void Rest();
+  // Gives resident weights up where the group gets close to its limit, and takes them back after
+  // that. To be called in every turn of the event loop.
+  void KeepRoom();
 
   [[nodiscard]] DaemonStatus Describe() const override;
 
@@ -75,6 +78,8 @@ class Engine final : public StatusSource {
   uint32_t max_queue_ = 0;
   // In the order of opening: destroyed from the last to the first.
   std::unique_ptr<Ceiling> ceiling_;
+  std::optional<PressureGauge> pressure_;
+  uint64_t yielded_bytes_ = 0;
   std::unique_ptr<RandomAccessFile> file_;
   std::unique_ptr<Model> model_;
   StateDir state_;

@@ -121,6 +121,7 @@ Status EventLoop::Run() {
       RunSteps();
       Tidy();
     }
+    if (keep_room_) keep_room_();
     CheckProgress(work);
     io_.restart();
     io_.poll();

@@ -76,6 +76,10 @@ class EventLoop {
   // give RAM back that a thing done for the first time has left behind. Returns at once.
   void SetTidy(std::function<void()> tidy) { tidy_ = std::move(tidy); }
 
+  // Called in every turn, idle ones too: the time to look at what others do to the control group.
+  // Must take no time worth speaking of.
+  void SetKeepRoom(std::function<void()> keep_room) { keep_room_ = std::move(keep_room); }
+
   // For timers and sockets of others.
   [[nodiscard]] boost::asio::io_context& io() { return io_; }
 
@@ -102,6 +106,7 @@ class EventLoop {
   std::function<bool()> short_tick_;
   std::function<void()> rest_;
   std::function<void()> tidy_;
+  std::function<void()> keep_room_;
   // Turns with work since the last rest; at 8, 16, 32 ... of them things are tidied.
   static constexpr uint64_t kFirstTidy = 8;
   uint64_t work_turns_ = 0;

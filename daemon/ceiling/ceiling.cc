@@ -81,6 +81,10 @@ Result<std::unique_ptr<Ceiling>> Ceiling::Establish(uint64_t ram_ceiling_bytes,
   const uint64_t in_force = group.ok() ? group->limit_bytes : UINT64_MAX;
   ceiling->ceiling_bytes_ = std::min(asked, in_force);
   if (in_force <= asked && in_force != UINT64_MAX) {
+    ceiling->version_ = group->version;
+    ceiling->limit_directory_ = group->limit_file.substr(0, group->limit_file.rfind('/'));
+  }
+  if (in_force <= asked && in_force != UINT64_MAX) {
     std::string note =
         "adopted the limit in force, " + FormatBytes(in_force) + " in " + group->limit_file;
     if (ram_ceiling_bytes > in_force) {
@@ -142,7 +146,7 @@ Result<std::unique_ptr<Ceiling>> Ceiling::Establish(uint64_t ram_ceiling_bytes,
         "--enforcement=process for resource limits, which are weaker");
   }
   ceiling->own_group_ = std::move(own).value();
-  ceiling->directory_ = ceiling->own_group_->directory();
+  ceiling->directory_ = ceiling->limit_directory_ = ceiling->own_group_->directory();
   notes.push_back("limited to " + FormatBytes(asked) + " in a control group of its own, " +
                   ceiling->directory_ + " (v" + std::to_string(group->version) + ")");
   if (const unsigned moved = ceiling->own_group_->moved_others(); moved != 0) {
@@ -162,6 +166,11 @@ Result<CeilingUsage> Ceiling::Usage() const {
     if (usage.ok() || usage.status().code() != StatusCode::kNotFound) return usage;
   }
   return ReadProcessUsage();
+}
+
+std::optional<PressureGauge> Ceiling::Pressure() const {
+  if (limit_directory_.empty()) return std::nullopt;
+  return PressureGauge(*fs_, version_, limit_directory_, ceiling_bytes_);
 }
 
 }  // namespace thimble

@@ -8,10 +8,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "daemon/ceiling/pressure.h"
 #include "storage/base/status.h"
 
 namespace thimble {
@@ -93,6 +95,9 @@ class Ceiling {
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   // What the group (or, without one and in v2's root group, the process: VmHWM, VmRSS) uses now.
   [[nodiscard]] Result<CeilingUsage> Usage() const;
+  // Of the group on which the limit in force stands; nullopt where the kernel enforces none. Must
+  // not outlive the Ceiling's file system.
+  [[nodiscard]] std::optional<PressureGauge> Pressure() const;
 
  private:
   Ceiling();
@@ -102,6 +107,7 @@ class Ceiling {
   const CgroupFs* fs_ = nullptr;
   int version_ = 0;
   std::string directory_;
+  std::string limit_directory_;  // "": no limit is in force
   std::vector<std::string> notes_;
 };
 

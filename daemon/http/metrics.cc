@@ -84,6 +84,9 @@ void AddMemory(const DaemonStatus& status, MetricsText& text) {
       .Sample(status.arena_peak_bytes);
   text.Metric("thimble_resident_bytes", "gauge", "Weights kept in RAM.")
       .Sample(status.resident_bytes);
+  text.Metric("thimble_resident_yielded_bytes", "gauge",
+              "Of these, what is streamed since the group is nearly full.")
+      .Sample(status.yielded_bytes);
 }
 
 void AddWork(const DaemonStatus& status, MetricsText& text) {

@@ -8,6 +8,7 @@
 
 #include "daemon/run/arena.h"
 #include "daemon/run/attention.h"
+#include "daemon/run/embedding.h"
 #include "daemon/run/group_values.h"
 #include "daemon/run/kernels.h"
 #include "daemon/run/pass_check.h"
@@ -24,8 +25,8 @@ constexpr uint64_t kTileWork = 16'000'000;
 constexpr uint32_t kFewestRows = 8;
 // Multiply-adds of attention in one step: 40 ms on a Pi Zero at 100 million a second.
 constexpr uint64_t kAttentionWork = 4'000'000;
-// Embedding rows read in one step: 16 random reads take some milliseconds on a slow card.
-constexpr uint32_t kEmbedRowsPerStep = 16;
+// A part of one that is given back stays in RAM until the kernel gets round to parting it.
+constexpr uint64_t kHugePage = 2 * kMiB;
 
 uint64_t NowNs() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -45,7 +46,8 @@ class StagedRunner final : public Runner {
         arena_(std::move(arena)),
         values_{model, plan, *arena_, store},
         reader_(std::move(reader)),
-        ring_(plan, *arena_, *reader_) {
+        ring_(plan, *arena_, *reader_),
+        embedding_(model, plan, *reader_, ring_) {
     const size_t pairs = model.rope.dimensions / 2;
     items_.reserve(plan.max_rows);
     kv_rows_.reserve(plan.max_rows);
@@ -72,6 +74,7 @@ class StagedRunner final : public Runner {
   void Drop(size_t index) override;
   void Abort() override { running_ = false; }
   void Rest() override;
+  void Yield(uint64_t bytes) override;
 
   [[nodiscard]] bool running() const override { return running_; }
   [[nodiscard]] size_t stage() const override { return stage_; }
@@ -87,12 +90,11 @@ class StagedRunner final : public Runner {
 
   // Where the arena's keys and values begin.
   [[nodiscard]] uint64_t KvBegin() const;
+  // Where the resident set has to end: before these, and what it has yielded.
+  [[nodiscard]] uint64_t ResidentLimit() const;
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
-  Result<bool> Embed();
-  Status ReadEmbeddingRow(uint32_t row, int32_t token, uint32_t position);
-  const std::byte* ResidentEmbeddingRow(uint64_t token);
   Status DeliverLogits(const Tile& tile);
   Status AppendRows(const ActiveItem& active, LmdbTxn* batch);
   Status AppendKv();
@@ -110,11 +112,13 @@ class StagedRunner final : public Runner {
   const GroupValues values_;
   const std::unique_ptr<WeightReader> reader_;
   TileRing ring_;
+  EmbeddingWalk embedding_;
   std::unique_ptr<float[]> cosine_;  // [max_rows][pairs]
   std::unique_ptr<float[]> sine_;
   std::vector<uint32_t> logit_rows_;
 
   bool running_ = false;
+  uint64_t yielded_bytes_ = 0;  // of the resident set
   std::vector<ActiveItem> items_;
   std::vector<KvPassRows> kv_rows_;
   uint32_t n_rows_ = 0;
@@ -127,8 +131,7 @@ class StagedRunner final : public Runner {
   uint32_t tile_ = 0;
   const std::byte* tile_bytes_ = nullptr;  // of tile_, once acquired
   uint32_t tile_row_ = 0;                  // the first row it has not been used for
-  uint32_t embed_row_ = 0;
-  uint64_t stage_ns_ = 0;  // spent in the stage so far
+  uint64_t stage_ns_ = 0;                  // spent in the stage so far
   AttentionWalk attention_;
   StageBuffers buffers_;
   RunnerStats stats_;
@@ -171,7 +174,7 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   wide_ = n_rows_ > plan_.step_rows;
   const uint64_t values_end = wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
-  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, KvBegin());
+  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit());
   stage_ = 0;
   phase_ = Phase::kBegin;
   running_ = true;
@@ -182,6 +185,23 @@ uint64_t StagedRunner::KvBegin() const {
   const std::byte* begin = kv_.ram_begin();
   return begin == nullptr ? plan_.small_offset
                           : static_cast<uint64_t>(begin - arena_->all().data());
+}
+
+uint64_t StagedRunner::ResidentLimit() const {
+  const uint64_t end = KvBegin();
+  if (yielded_bytes_ == 0) return end;
+  // What lies at the end of the arena for keys and values without holding any is not in RAM.
+  const uint64_t in_use = std::min(end, plan_.resident_end);
+  const uint64_t limit = in_use - std::min(in_use, yielded_bytes_);
+  return std::max(plan_.resident_offset, AlignDown(limit, kHugePage));
+}
+
+void StagedRunner::Yield(uint64_t bytes) {
+  if (bytes == yielded_bytes_ || tile_bytes_ != nullptr) return;
+  yielded_bytes_ = bytes;
+  const uint64_t limit = ResidentLimit();
+  ring_.Limit(limit);
+  arena_->Release(std::max(limit, ring_.values_end()), KvBegin());
 }
 
 void StagedRunner::Rest() {
@@ -235,72 +255,6 @@ Status StagedRunner::EnterGroup(const Group& group) {
 
 Status StagedRunner::LeaveGroup() {
   return StoreOutputs(values_, group_, {n_rows_, n_logit_rows_});
-}
-
-const std::byte* StagedRunner::ResidentEmbeddingRow(uint64_t token) {
-  if (model_.output.tensor != model_.token_embedding || model_.output.row_begin != 0) {
-    return nullptr;
-  }
-  const Stage& logits = plan_.stages[plan_.stages.size() - 2];
-  for (uint32_t t = logits.tile_begin; t < logits.tile_end; ++t) {
-    const Tile& tile = plan_.tiles[t];
-    if (tile.bias || token < tile.out_begin || token >= tile.out_begin + tile.outputs) continue;
-    const std::byte* bytes = ring_.Resident(t);
-    if (bytes == nullptr) return nullptr;
-    return bytes + (token - tile.out_begin) * (tile.bytes / tile.outputs);
-  }
-  return nullptr;
-}
-
-Status StagedRunner::ReadEmbeddingRow(uint32_t row, int32_t token, uint32_t position) {
-  const StageBuffers& b = buffers_;
-  struct Source {
-    const TensorInfo* tensor;
-    uint64_t row;
-    const std::byte* bytes = nullptr;
-    uint32_t ticket = 0;
-  };
-  std::array<Source, kEmbedReads> sources = {
-      Source{model_.token_embedding, static_cast<uint64_t>(token)},
-      Source{model_.position_embedding, position}};
-  sources[0].bytes = ResidentEmbeddingRow(sources[0].row);
-  for (size_t i = 0; i < sources.size(); ++i) {
-    Source& source = sources[i];
-    if (source.tensor == nullptr || source.bytes != nullptr) continue;
-    const uint64_t row_bytes = RowBytes(source.tensor->type, source.tensor->columns);
-    const uint64_t offset = source.tensor->offset + source.row * row_bytes;
-    std::byte* buffer = b.work + i * b.layout.read_bytes;
-    Result<uint32_t> ticket = reader_->Start(offset, row_bytes, buffer);
-    Status status;
-    if (ticket.ok()) {
-      source.bytes = buffer + offset % kReadAlignment;
-      status = reader_->Wait(*ticket);
-    } else {
-      status = ticket.status();
-    }
-    if (!status.ok()) {
-      return {status.code(), "read " + source.tensor->name + ": " + status.message()};
-    }
-  }
-  EmbedRow(model_, sources[0].bytes, sources[1].bytes,
-           reinterpret_cast<float*>(b.work + b.layout.row), b.x + row * model_.hidden_size);
-  return {};
-}
-
-Result<bool> StagedRunner::Embed() {
-  const uint32_t end = std::min(n_rows_, embed_row_ + kEmbedRowsPerStep);
-  for (const ActiveItem& active : items_) {
-    if (active.dropped) continue;
-    const auto n = static_cast<uint32_t>(active.item.tokens.size());
-    for (uint32_t i = 0; i < n; ++i) {
-      const uint32_t row = active.first_row + i;
-      if (row < embed_row_ || row >= end) continue;
-      THIMBLE_RETURN_IF_ERROR(
-          ReadEmbeddingRow(row, active.item.tokens[i], active.item.sequence->n_tokens + i));
-    }
-  }
-  embed_row_ = end;
-  return end == n_rows_;
 }
 
 Status StagedRunner::DeliverLogits(const Tile& tile) {
@@ -365,7 +319,7 @@ Result<bool> StagedRunner::RunPart() {
   const Stage& stage = plan_.stages[stage_];
   switch (stage.kind) {
     case StageKind::kEmbed:
-      return Embed();
+      return embedding_.Step(buffers_, items_);
     case StageKind::kAttention:
       return attention_.Step(buffers_, items_, kv_, kAttentionWork);
     case StageKind::kSample:
@@ -411,7 +365,7 @@ Result<bool> StagedRunner::Step() {
     tile_ = stage.tile_begin;
     tile_bytes_ = nullptr;
     tile_row_ = 0;
-    embed_row_ = 0;
+    embedding_.Begin();
     stage_ns_ = 0;
     phase_ = Phase::kTiles;
   }

@@ -80,6 +80,11 @@ class Runner {
   // values. Not in the middle of a pass.
   virtual void Rest() {}
 
+  // Gives `bytes` of the resident set up, with what the last call asked for, as far as it has them:
+  // these weights are streamed. Fewer than the last time: they come back as passes go on. In the
+  // middle of a tile nothing happens, so it is to be called again and again.
+  virtual void Yield(uint64_t bytes) { static_cast<void>(bytes); }
+
   [[nodiscard]] virtual bool running() const = 0;
   // Index in plan.stages of the stage that runs or runs next.
   [[nodiscard]] virtual size_t stage() const = 0;

@@ -21,6 +21,10 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
 void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin) {
   pass_end_ = tile_end;
   values_end_ = values_end;
+  Limit(kv_begin);
+}
+
+void TileRing::Limit(uint64_t kv_begin) {
   kv_begin_ = kv_begin;
   for (size_t t = 0; t < loaded_.size(); ++t) {
     if (loaded_[t] == 0 || AtHome(plan_.tiles[t])) continue;

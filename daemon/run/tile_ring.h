@@ -28,6 +28,9 @@ class TileRing {
   // values end at `values_end`, and keys and values begin at `kv_begin`: resident tiles that lie
   // beyond these are streamed, and read into their place again by a pass that leaves it to them.
   void BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin);
+  // In the middle of a pass, while no tile is in use: as BeginPass with another `kv_begin`.
+  void Limit(uint64_t kv_begin);
+  [[nodiscard]] uint64_t values_end() const { return values_end_; }
 
   // The bytes of `tile`, valid until the next Acquire; starts reading what comes next.
   // Errors: the reader's, with the tensor's name.

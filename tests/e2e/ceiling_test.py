@@ -5,6 +5,7 @@ Skipped where no group can be made (an unprivileged container).
 """
 
 import os
+import subprocess
 import sys
 
 import harness
@@ -97,6 +98,51 @@ def a_model_larger_than_the_ceiling(test):
     assert int(status["flash_bytes_read"]) > size, "the weights were not read again for every pass"
 
 
+# Another process of the group, as a shell in the container: takes 1 MiB in every 20 ms, and keeps it.
+HOG = """
+import sys, time
+held = []
+for _ in range(int(sys.argv[1])):
+    held.append(bytearray(b"x") * (1 << 20))
+    time.sleep(0.02)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def what_others_in_the_group_take_is_given_up(test):
+    need_groups()
+    model = os.path.join(test.scratch, "gpt2-21m.gguf")
+    make_model.make_gpt2(model, "Q8_0", seed=4, width=384, heads=6, ffn=1536, layers=10, vocabulary=8192)
+    harness.drop_page_cache()
+    group = test.group(32 * MIB)
+    daemon = test.daemon(model=model, group=group)
+    daemon.ready(seconds=120)
+    options = ("--max-tokens", 300, "--ignore-eos", "--temperature", 0)
+    alone = daemon.generate(PROMPT, *options).require()
+    client = daemon.start_generate(PROMPT, *options)
+    client.wait_for_tokens(20)
+    # More than the reserve leaves free.
+    hog = subprocess.Popen([sys.executable, "-c", HOG, "10"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                           preexec_fn=group.enter)
+    try:
+        held = hog.stdout.readline().strip()
+        beside = client.finish(120).require()
+        after = daemon.generate(PROMPT, *options).require()
+    finally:
+        hog.stdin.close()
+        status = hog.wait(20)
+        hog.stdout.close()
+    assert (held, status) == (b"held", 0), f"the other process: {held}, {status}"
+    assert group.oom_kills() == 0, "an OOM kill in the group"
+    assert alone.ids == beside.ids == after.ids
+    assert 'event=pressure note="the control group is nearly full' in daemon.log(), daemon.log()
+    daemon.generate(PROMPT, *options).require()
+    harness.wait_until(lambda: "have their room again" in daemon.log(), 60, "the resident weights come back")
+    assert daemon.generate(PROMPT, *options).require().ids == alone.ids
+    daemon.stop()
+
+
 def smollm2_inside(test, limit):
     if not os.path.exists(harness.SMOLLM2):
         raise harness.Skip("scripts/get-model smollm2 was not run")
@@ -113,5 +159,5 @@ def smollm2_inside_24_mib(test):
 
 if __name__ == "__main__":
     harness.main(built_in_model_inside_64_mib, built_in_model_inside_24_mib, built_in_model_inside_16_mib,
-                 own_group_is_made_and_removed, a_model_larger_than_the_ceiling, smollm2_inside_64_mib,
-                 smollm2_inside_24_mib)
+                 own_group_is_made_and_removed, a_model_larger_than_the_ceiling,
+                 what_others_in_the_group_take_is_given_up, smollm2_inside_64_mib, smollm2_inside_24_mib)

@@ -1,0 +1,110 @@
+#include "daemon/ceiling/pressure.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "storage/base/bytes.h"
+
+namespace thimble {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// A group whose numbers the test sets.
+class FakeGroup final : public CgroupFs {
+ public:
+  [[nodiscard]] Result<std::string> Read(const std::string& path) const override {
+    ++reads[path];
+    if (gone) return NotFoundError(path);
+    if (path == "/g/memory.usage_in_bytes" || path == "/g/memory.current") {
+      return std::to_string(used) + "\n";
+    }
+    // v1's own lines leave the groups beneath out.
+    const std::string own = version == 1 ? "active_file 1\ninactive_file 1\n" : "";
+    const std::string prefix = version == 1 ? "total_" : "";
+    return own + prefix + "inactive_file " + std::to_string(cache / 2) + "\n" + prefix +
+           "active_file " + std::to_string(cache - cache / 2) + "\n";
+  }
+  [[nodiscard]] bool IsDirectory(const std::string&) const override { return false; }
+  [[nodiscard]] std::vector<std::string> Children(const std::string&) const override { return {}; }
+  int Write(const std::string&, const std::string&) override { return EACCES; }
+  int MakeDirectory(const std::string&) override { return EACCES; }
+  int RemoveDirectory(const std::string&) override { return EACCES; }
+
+  uint64_t used = 0;
+  uint64_t cache = 0;
+  int version = 1;
+  bool gone = false;
+  mutable std::map<std::string, int> reads;
+};
+
+class PressureTest : public testing::TestWithParam<int> {
+ protected:
+  PressureTest() { group_.version = GetParam(); }
+
+  uint64_t At(milliseconds at) { return gauge_.Yield(start_ + at, 16 * kMiB); }
+
+  FakeGroup group_;
+  const PressureGauge::Clock::time_point start_ = PressureGauge::Clock::now();
+  PressureGauge gauge_{group_, GetParam(), "/g", 24 * kMiB};
+};
+
+TEST_P(PressureTest, WhereEnoughIsLeftNothingIsGivenUpAndTheLongFileNotRead) {
+  group_.used = 22 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  EXPECT_EQ(gauge_.left_bytes(), 2 * kMiB);
+  EXPECT_EQ(group_.reads["/g/memory.stat"], 0);
+}
+
+TEST_P(PressureTest, PageCacheIsNotPressure) {
+  group_.used = 24 * kMiB;
+  group_.cache = 4 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  EXPECT_EQ(gauge_.left_bytes(), 4 * kMiB);
+}
+
+TEST_P(PressureTest, WhatIsMissingIsGivenUpInHugePagesAndMoreWhereThatIsNotEnough) {
+  group_.used = 24 * kMiB;
+  group_.cache = 1 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(1)), PressureGauge::kUnit) << "too soon to look again";
+  group_.cache = 0;
+  EXPECT_EQ(At(milliseconds(2)), 2 * PressureGauge::kUnit);
+  for (int ms = 4; ms < 60; ms += 2) At(milliseconds(ms));
+  EXPECT_EQ(At(milliseconds(60)), 16 * kMiB) << "more than there is";
+  group_.used = 8 * kMiB;
+  EXPECT_EQ(At(milliseconds(80)), 16 * kMiB);
+}
+
+TEST_P(PressureTest, ItIsTakenBackAPieceAtATimeWhenThereHasBeenRoomForAWhile) {
+  group_.used = 24 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
+  group_.used = 22 * kMiB;
+  EXPECT_EQ(At(milliseconds(100)), PressureGauge::kUnit);
+  EXPECT_EQ(At(seconds(10)), PressureGauge::kUnit) << "with it the next look would find too little";
+  group_.used = 18 * kMiB;
+  EXPECT_EQ(At(seconds(11)), PressureGauge::kUnit) << "there was no room a moment ago";
+  EXPECT_EQ(At(seconds(13)), 0U);
+  EXPECT_EQ(At(seconds(14)), 0U);
+}
+
+TEST_P(PressureTest, NumbersThatCannotBeReadChangeNothing) {
+  group_.used = 24 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
+  group_.gone = true;
+  EXPECT_EQ(At(seconds(5)), PressureGauge::kUnit);
+}
+
+TEST_P(PressureTest, WithRoomItLooksSeldom) {
+  group_.used = 8 * kMiB;
+  for (int ms = 0; ms < 100; ++ms) EXPECT_EQ(At(milliseconds(ms)), 0U);
+  const std::string file = GetParam() == 1 ? "/g/memory.usage_in_bytes" : "/g/memory.current";
+  EXPECT_EQ(group_.reads[file], 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Versions, PressureTest, testing::Values(1, 2));
+
+}  // namespace
+}  // namespace thimble
