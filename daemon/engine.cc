@@ -210,7 +210,10 @@ void Engine::Rest() {
 
 void Engine::KeepRoom() {
   if (!pressure_) return;
-  const uint64_t wanted = pressure_->Yield(PressureGauge::Clock::now(), plan_.resident_bytes);
+  // Small tiles do not give way.
+  const uint64_t most = plan_.resident_end - plan_.resident_offset;
+  const uint64_t wanted =
+      pressure_->Yield(PressureGauge::Clock::now(), most, runner_->stats().passes);
   runner_->Yield(wanted);
   if ((wanted > 0) != (yielded_bytes_ > 0)) {
     LogLine(wanted > 0 ? LogLevel::kNotice : LogLevel::kInfo, "pressure")
@@ -248,7 +251,7 @@ DaemonStatus Engine::Describe() const {
   status.plan_peak_bytes = plan_.peak_bytes;
   status.arena_peak_bytes = run.arena_peak_bytes;
   status.resident_bytes = plan_.resident_bytes;
-  status.yielded_bytes = std::min(yielded_bytes_, plan_.resident_bytes);
+  status.yielded_bytes = std::min(yielded_bytes_, plan_.resident_end - plan_.resident_offset);
   status.granularity = GranularityName(plan_.options.granularity);
   status.groups = static_cast<uint32_t>(plan_.groups.size());
   if (const size_t next = runner_->stage(); next < plan_.stages.size()) {

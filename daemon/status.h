@@ -40,7 +40,7 @@ struct DaemonStatus {
   uint64_t plan_peak_bytes = 0;
   uint64_t arena_peak_bytes = 0;
   uint64_t resident_bytes = 0;
-  uint64_t yielded_bytes = 0;  // of these, what has given way to others in the group
+  uint64_t yielded_bytes = 0;  // of these, what is to give way to others in the group
   std::string granularity;
   uint32_t groups = 0;
   std::string stage;

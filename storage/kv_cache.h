@@ -80,10 +80,12 @@ class KvCache {
   // where the file system and `backend` allow it.
   Status UseRam(std::span<std::byte> memory, ReaderBackend backend = ReaderBackend::kAuto);
   // Before a pass of these rows, which needs the RAM before `from` itself: places for the blocks
-  // that the rows fall into, with what the tails have of them, and, as room is left, for copies of
-  // those before them. What had its
+  // that the rows fall into and, as room is left, for copies of those before them. What had its
   // place before `from` goes to LMDB. RESOURCE_EXHAUSTED where that has no room.
   Status PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from);
+  // After it, when what lay in these places before is known to be gone: what the tails have of the
+  // blocks that the rows fall into.
+  Status BringRows(std::span<const KvPassRows> rows);
   // Between passes: takes back what was lent to blocks on their way.
   void Rest();
   // Where the blocks in RAM begin: what lies before may serve other things until the next
@@ -193,7 +195,7 @@ class KvCache {
   void RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, uint32_t layer,
                  uint32_t n_tokens, const uint16_t* rows) const;
   Status RowsToTail(const KvPool::Slot& slot);
-  Status RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot);
+  Result<bool> RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot);
   Status StoreFromRam(const KvSequence& sequence, std::span<const int32_t> tokens);
   Status StoreBlock(const KvPool::Slot& slot, const KvBlockName& name, const KvBlockName& parent,
                     KvBlockTokens tokens);

@@ -22,7 +22,7 @@ class KvPool {
   // What a slot has.
   enum class Holds : uint8_t {
     kNothing,
-    kRows,    // rows that are nowhere else: of a block that is not full, or not stored yet
+    kRows,    // rows of a block that is not full, or not stored yet; in_tail aside nowhere else
     kCopy,    // layers [0, n_layers) of a block that LMDB has
     kStream,  // blocks on their way (kv_stream.h); of no sequence
   };

@@ -60,11 +60,7 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
     for (uint32_t block = blocks_of(r); block * kKvBlockTokens < n_tokens + r.n_rows; ++block) {
       if (InRam(*r.sequence, block) != nullptr) continue;
       if (lends && ram_->usable() > 1 && ram_->WithoutRows() == 1) break;
-      KvPool::Slot* slot = ram_->ClaimForRows(r.sequence->id, block);
-      if (slot == nullptr) break;
-      if (block * kKvBlockTokens < n_tokens) {
-        THIMBLE_RETURN_IF_ERROR(RowsFromTail(*r.sequence, slot));
-      }
+      if (ram_->ClaimForRows(r.sequence->id, block) == nullptr) break;
     }
   }
   for (const KvPassRows& r : rows) {
@@ -74,6 +70,20 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
     }
   }
   BeginStream(rows);
+  return {};
+}
+
+Status KvCache::BringRows(std::span<const KvPassRows> rows) {
+  if (!ram_) return {};
+  for (const KvPassRows& r : rows) {
+    KvPool::Slot* slot = InRam(*r.sequence, r.sequence->n_tokens / kKvBlockTokens);
+    const bool lacks_rows = slot != nullptr && slot->holds == KvPool::Holds::kRows &&
+                            slot->n_rows != r.sequence->n_tokens % kKvBlockTokens;
+    if (!lacks_rows) continue;
+    Result<bool> all = RowsFromTail(*r.sequence, slot);
+    if (!all.ok() || !*all) ram_->Free(*slot);
+    THIMBLE_RETURN_IF_ERROR(all.status());
+  }
   return {};
 }
 
@@ -178,8 +188,8 @@ Status KvCache::RowsToTail(const KvPool::Slot& slot) {
 
 // The committed rows of a block that had no RAM before: attention would look up each of them, and
 // wait for its page, in every pass until the block is full. They stay in the tails until then, too.
-// A slot for rows that are not all there is freed: attention says which one is missing.
-Status KvCache::RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot) {
+// False where one is missing: attention says which.
+Result<bool> KvCache::RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot) {
   const uint32_t begin = slot->block * kKvBlockTokens;
   const uint32_t n_rows = sequence.n_tokens - begin;
   const size_t vector_bytes = shape_.VectorHalves() * sizeof(uint16_t);
@@ -198,13 +208,11 @@ Status KvCache::RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot) {
       return ++i < n_rows;
     };
     THIMBLE_RETURN_IF_ERROR(txn.Scan(tails_, KvTailKey(sequence.id, layer, begin).bytes(), visit));
-    if (i == n_rows) continue;
-    ram_->Free(*slot);
-    return {};
+    if (i != n_rows) return false;
   }
   slot->n_rows = n_rows;
   slot->in_tail = true;
-  return {};
+  return true;
 }
 
 // Writes the blocks in RAM that `tokens` complete, but those that another sequence has recorded.

@@ -82,7 +82,7 @@ Result<std::unique_ptr<Ceiling>> Ceiling::Establish(uint64_t ram_ceiling_bytes,
   ceiling->ceiling_bytes_ = std::min(asked, in_force);
   if (in_force <= asked && in_force != UINT64_MAX) {
     ceiling->version_ = group->version;
-    ceiling->limit_directory_ = group->limit_file.substr(0, group->limit_file.rfind('/'));
+    ceiling->limit_file_ = group->limit_file;
   }
   if (in_force <= asked && in_force != UINT64_MAX) {
     std::string note =
@@ -146,7 +146,9 @@ Result<std::unique_ptr<Ceiling>> Ceiling::Establish(uint64_t ram_ceiling_bytes,
         "--enforcement=process for resource limits, which are weaker");
   }
   ceiling->own_group_ = std::move(own).value();
-  ceiling->directory_ = ceiling->limit_directory_ = ceiling->own_group_->directory();
+  ceiling->directory_ = ceiling->own_group_->directory();
+  ceiling->limit_file_ =
+      ceiling->directory_ + (group->version == 1 ? "/memory.limit_in_bytes" : "/memory.max");
   notes.push_back("limited to " + FormatBytes(asked) + " in a control group of its own, " +
                   ceiling->directory_ + " (v" + std::to_string(group->version) + ")");
   if (const unsigned moved = ceiling->own_group_->moved_others(); moved != 0) {
@@ -169,8 +171,8 @@ Result<CeilingUsage> Ceiling::Usage() const {
 }
 
 std::optional<PressureGauge> Ceiling::Pressure() const {
-  if (limit_directory_.empty()) return std::nullopt;
-  return PressureGauge(*fs_, version_, limit_directory_, ceiling_bytes_);
+  if (limit_file_.empty()) return std::nullopt;
+  return PressureGauge(*fs_, version_, limit_file_, ceiling_bytes_);
 }
 
 }  // namespace thimble

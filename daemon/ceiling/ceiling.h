@@ -95,8 +95,8 @@ class Ceiling {
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   // What the group (or, without one and in v2's root group, the process: VmHWM, VmRSS) uses now.
   [[nodiscard]] Result<CeilingUsage> Usage() const;
-  // Of the group on which the limit in force stands; nullopt where the kernel enforces none. Must
-  // not outlive the Ceiling's file system.
+  // Of the group on which the limit in force stands (v1 may tell the limit of an ancestor in the
+  // process's own memory.stat alone: then of that group); nullopt where the kernel enforces none.
   [[nodiscard]] std::optional<PressureGauge> Pressure() const;
 
  private:
@@ -107,7 +107,7 @@ class Ceiling {
   const CgroupFs* fs_ = nullptr;
   int version_ = 0;
   std::string directory_;
-  std::string limit_directory_;  // "": no limit is in force
+  std::string limit_file_;  // "": no limit is in force
   std::vector<std::string> notes_;
 };
 

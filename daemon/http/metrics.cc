@@ -85,7 +85,7 @@ void AddMemory(const DaemonStatus& status, MetricsText& text) {
   text.Metric("thimble_resident_bytes", "gauge", "Weights kept in RAM.")
       .Sample(status.resident_bytes);
   text.Metric("thimble_resident_yielded_bytes", "gauge",
-              "Of these, what is streamed since the group is nearly full.")
+              "Of these, what gives way since the group is nearly full.")
       .Sample(status.yielded_bytes);
 }
 

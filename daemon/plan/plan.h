@@ -12,8 +12,8 @@
 //
 // Keys and values of the active requests grow from small_offset downwards, where there is no room
 // behind the resident tiles over these: a byte of either saves the reading of a byte in every pass,
-// and keys and values come in smaller pieces. Small tiles (norms, biases) do not give way: each
-// would cost a read of its own, and the weights on both of its sides another.
+// and keys and values come in smaller pieces. Small tiles (norms, biases) do not give way to them:
+// each would cost a read of its own, and the weights on both of its sides another.
 #pragma once
 
 #include <array>

@@ -103,6 +103,15 @@ uint64_t SmallBytes(const Plan& plan) {
   return bytes;
 }
 
+// Of the place that small tiles are to have for themselves, whole pages; 0: none. It is of no use
+// where nothing bounds the arena.
+uint64_t SmallPlaceBytes(const Plan& plan) {
+  if (plan.options.budget_bytes >= kNoBudget) return 0;
+  const uint64_t bytes = SmallBytes(plan);
+  const uint64_t rest = AlignDown(plan.options.budget_bytes, kPage) - plan.step_end;
+  return bytes > rest / kSmallPartOfRest ? 0 : AlignUp(bytes, kPage);
+}
+
 // i's bits in reverse: 0, 1/2, 1/4, 3/4, ... of the range (van der Corput).
 uint32_t Spread(uint32_t i) {
   uint32_t reversed = 0;
@@ -134,13 +143,13 @@ void PlaceKv(uint64_t end, Plan* plan) {
   const PlanOptions& options = plan->options;
   uint64_t wanted = 0;
   if (!CheckedMul(options.kv_slot_bytes, options.kv_slots, &wanted)) wanted = UINT64_MAX;
-  const uint64_t begin =
-      AlignUp(std::max(plan->resident_end, std::min(plan->wide_end, end)), kPage);
+  const uint64_t begin = std::max(plan->resident_end, std::min(plan->wide_end, end));
   plan->small_offset = begin + std::min(wanted, end - begin);
   plan->kv_offset = plan->small_offset;
   if (wanted == 0) return;
   const uint64_t slots =
       std::min(options.kv_slots, (plan->small_offset - plan->step_end) / options.kv_slot_bytes);
+  if (slots == 0) plan->small_offset = plan->kv_offset = begin;
   plan->kv_bytes = slots * options.kv_slot_bytes;
   plan->kv_offset -= plan->kv_bytes;
 }
@@ -161,11 +170,8 @@ void PlaceSmall(Plan* plan) {
 // does not fit as a whole is spread evenly through the pass, so that the reading of a tile that is
 // streamed overlaps with the use of ones that stay.
 void ChooseResident(Plan* plan) {
-  uint64_t end = AlignDown(plan->options.budget_bytes, kPage);
-  // Of small tiles that are to have a place of their own: of no use where nothing bounds the arena.
-  uint64_t small_bytes = plan->options.budget_bytes == kNoBudget ? 0 : SmallBytes(*plan);
-  if (small_bytes > (end - plan->step_end) / kSmallPartOfRest) small_bytes = 0;
-  end -= AlignUp(small_bytes, kPage);
+  const uint64_t small_bytes = SmallPlaceBytes(*plan);
+  const uint64_t end = AlignDown(plan->options.budget_bytes, kPage) - small_bytes;
   uint64_t left = end - plan->step_end;
   std::vector<bool> chosen(plan->tiles.size());
   for (size_t size_class = small_bytes > 0 ? 1 : 0; size_class < kSizeClasses; ++size_class) {
@@ -198,8 +204,7 @@ void ChooseResident(Plan* plan) {
       plan->step_end, std::min(plan->wide_end, AlignDown(end - plan->resident_bytes, kPage)));
   PlaceResident(chosen, plan);
   PlaceKv(end, plan);
-  plan->peak_bytes =
-      std::max(plan->wide_end, plan->kv_bytes > 0 ? plan->small_offset : plan->resident_end);
+  plan->peak_bytes = std::max(plan->wide_end, plan->small_offset);
   if (small_bytes > 0) PlaceSmall(plan);
 }
 
@@ -218,7 +223,7 @@ void PlaceBehindRing(const Model& model, uint64_t ring_bytes, Plan* plan) {
 bool HasRoomForKv(const Plan& plan) {
   uint64_t least = 0;
   return CheckedMul(plan.options.kv_slot_bytes, plan.options.kv_least_slots, &least) &&
-         least <= plan.options.budget_bytes - plan.step_end;
+         least <= plan.options.budget_bytes - plan.step_end - SmallPlaceBytes(plan);
 }
 
 Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes, uint32_t rows) {

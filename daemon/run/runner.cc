@@ -72,7 +72,10 @@ class StagedRunner final : public Runner {
   Status Begin(std::span<const PassItem> items) override;
   Result<bool> Step() override;
   void Drop(size_t index) override;
-  void Abort() override { running_ = false; }
+  void Abort() override {
+    running_ = false;
+    tile_bytes_ = nullptr;
+  }
   void Rest() override;
   void Yield(uint64_t bytes) override;
 
@@ -92,6 +95,8 @@ class StagedRunner final : public Runner {
   [[nodiscard]] uint64_t KvBegin() const;
   // Where the resident set has to end: before these, and what it has yielded.
   [[nodiscard]] uint64_t ResidentLimit() const;
+  // What lies between that, or the values of the pass, and the keys and values.
+  void ReleaseYielded(uint64_t values_end);
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
@@ -175,6 +180,8 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   const uint64_t values_end = wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit());
+  ReleaseYielded(values_end);
+  THIMBLE_RETURN_IF_ERROR(kv_.BringRows(kv_rows_));
   stage_ = 0;
   phase_ = Phase::kBegin;
   running_ = true;
@@ -199,16 +206,20 @@ uint64_t StagedRunner::ResidentLimit() const {
 void StagedRunner::Yield(uint64_t bytes) {
   if (bytes == yielded_bytes_ || tile_bytes_ != nullptr) return;
   yielded_bytes_ = bytes;
-  const uint64_t limit = ResidentLimit();
-  ring_.Limit(limit);
-  arena_->Release(std::max(limit, ring_.values_end()), KvBegin());
+  ring_.Limit(ResidentLimit());
+  ReleaseYielded(running_ ? ring_.values_end() : 0);
+}
+
+void StagedRunner::ReleaseYielded(uint64_t values_end) {
+  if (yielded_bytes_ > 0) arena_->Release(std::max(ResidentLimit(), values_end), KvBegin());
 }
 
 void StagedRunner::Rest() {
   if (running_) return;
   kv_.Rest();
   // What is before step_end is registered with the kernel, which holds it anyway.
-  arena_->Release(plan_.step_end, plan_.resident_offset);
+  arena_->Release(plan_.step_end, std::min(plan_.resident_offset, KvBegin()));
+  ReleaseYielded(0);
   arena_->Release(std::max(plan_.resident_end, plan_.step_end), KvBegin());
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <vector>
 
 #include "storage/base/bytes.h"
 
@@ -18,6 +19,10 @@ class FakeGroup final : public CgroupFs {
   [[nodiscard]] Result<std::string> Read(const std::string& path) const override {
     ++reads[path];
     if (gone) return NotFoundError(path);
+    if (path == "/g/memory.limit_in_bytes" || path == "/g/memory.max") {
+      return std::to_string(limit) + "\n";
+    }
+    if (path == "/g/memory.kmem.usage_in_bytes") return std::to_string(kernel) + "\n";
     if (path == "/g/memory.usage_in_bytes" || path == "/g/memory.current") {
       return std::to_string(used) + "\n";
     }
@@ -25,7 +30,8 @@ class FakeGroup final : public CgroupFs {
     const std::string own = version == 1 ? "active_file 1\ninactive_file 1\n" : "";
     const std::string prefix = version == 1 ? "total_" : "";
     return own + prefix + "inactive_file " + std::to_string(cache / 2) + "\n" + prefix +
-           "active_file " + std::to_string(cache - cache / 2) + "\n";
+           "active_file " + std::to_string(cache - cache / 2) + "\n" +
+           (version == 2 ? "slab_reclaimable " + std::to_string(kernel / 2) + "\n" : "");
   }
   [[nodiscard]] bool IsDirectory(const std::string&) const override { return false; }
   [[nodiscard]] std::vector<std::string> Children(const std::string&) const override { return {}; }
@@ -33,8 +39,10 @@ class FakeGroup final : public CgroupFs {
   int MakeDirectory(const std::string&) override { return EACCES; }
   int RemoveDirectory(const std::string&) override { return EACCES; }
 
+  uint64_t limit = 24 * kMiB;
   uint64_t used = 0;
   uint64_t cache = 0;
+  uint64_t kernel = 0;
   int version = 1;
   bool gone = false;
   mutable std::map<std::string, int> reads;
@@ -44,11 +52,13 @@ class PressureTest : public testing::TestWithParam<int> {
  protected:
   PressureTest() { group_.version = GetParam(); }
 
-  uint64_t At(milliseconds at) { return gauge_.Yield(start_ + at, 16 * kMiB); }
+  uint64_t At(milliseconds at) { return gauge_.Yield(start_ + at, 16 * kMiB, passes_); }
 
   FakeGroup group_;
+  uint64_t passes_ = 0;
   const PressureGauge::Clock::time_point start_ = PressureGauge::Clock::now();
-  PressureGauge gauge_{group_, GetParam(), "/g", 24 * kMiB};
+  PressureGauge gauge_{group_, GetParam(),
+                       GetParam() == 1 ? "/g/memory.limit_in_bytes" : "/g/memory.max", 24 * kMiB};
 };
 
 TEST_P(PressureTest, WhereEnoughIsLeftNothingIsGivenUpAndTheLongFileNotRead) {
@@ -65,9 +75,16 @@ TEST_P(PressureTest, PageCacheIsNotPressure) {
   EXPECT_EQ(gauge_.left_bytes(), 4 * kMiB);
 }
 
+TEST_P(PressureTest, NorIsWhatTheKernelKeepsForOthers) {
+  group_.used = 24 * kMiB;
+  group_.kernel = 8 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  EXPECT_GE(gauge_.left_bytes(), 3 * kMiB);
+}
+
 TEST_P(PressureTest, WhatIsMissingIsGivenUpInHugePagesAndMoreWhereThatIsNotEnough) {
   group_.used = 24 * kMiB;
-  group_.cache = 1 * kMiB;
+  group_.cache = kMiB / 2;
   EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
   EXPECT_EQ(At(milliseconds(1)), PressureGauge::kUnit) << "too soon to look again";
   group_.cache = 0;
@@ -78,16 +95,43 @@ TEST_P(PressureTest, WhatIsMissingIsGivenUpInHugePagesAndMoreWhereThatIsNotEnoug
   EXPECT_EQ(At(milliseconds(80)), 16 * kMiB);
 }
 
-TEST_P(PressureTest, ItIsTakenBackAPieceAtATimeWhenThereHasBeenRoomForAWhile) {
+TEST_P(PressureTest, ItIsTakenBackAUnitAtATimeWhenThereHasBeenRoomForAWhileAndPassesFillIt) {
   group_.used = 24 * kMiB;
   EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(2)), 2 * PressureGauge::kUnit);
   group_.used = 22 * kMiB;
-  EXPECT_EQ(At(milliseconds(100)), PressureGauge::kUnit);
-  EXPECT_EQ(At(seconds(10)), PressureGauge::kUnit) << "with it the next look would find too little";
+  EXPECT_EQ(At(milliseconds(100)), 2 * PressureGauge::kUnit);
+  EXPECT_EQ(At(seconds(10)), 2 * PressureGauge::kUnit) << "the next look would find too little";
   group_.used = 18 * kMiB;
-  EXPECT_EQ(At(seconds(11)), PressureGauge::kUnit) << "there was no room a moment ago";
-  EXPECT_EQ(At(seconds(13)), 0U);
-  EXPECT_EQ(At(seconds(14)), 0U);
+  EXPECT_EQ(At(seconds(11)), 2 * PressureGauge::kUnit) << "there was no room a moment ago";
+  EXPECT_EQ(At(seconds(13)), PressureGauge::kUnit);
+  EXPECT_EQ(At(seconds(14)), PressureGauge::kUnit) << "nothing has filled it yet";
+  passes_ += PressureGauge::kBackPasses;
+  EXPECT_EQ(At(seconds(15)), 0U);
+  EXPECT_EQ(At(seconds(16)), 0U);
+}
+
+TEST_P(PressureTest, WhatWasTakenBackTooEarlyIsLeftAloneForLonger) {
+  int at = 0;  // seconds
+  std::vector<int> waited;
+  for (int round = 0; round < 5; ++round) {
+    group_.used = 24 * kMiB;
+    ASSERT_EQ(At(seconds(at)), PressureGauge::kUnit);
+    group_.used = 18 * kMiB;
+    passes_ += PressureGauge::kBackPasses;
+    const int alarm = at;
+    while (At(seconds(++at)) != 0) ASSERT_LT(at, alarm + 400);
+    waited.push_back(at - alarm);
+    ++at;
+  }
+  EXPECT_EQ(waited, (std::vector<int>{2, 4, 8, 16, 32}));
+}
+
+TEST_P(PressureTest, ALimitThatWasRaisedIsHeeded) {
+  group_.used = 24 * kMiB;
+  group_.limit = 32 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  EXPECT_EQ(gauge_.left_bytes(), 8 * kMiB);
 }
 
 TEST_P(PressureTest, NumbersThatCannotBeReadChangeNothing) {

@@ -397,6 +397,23 @@ TEST(Planner, SmallTilesStayWhereNeitherKeysAndValuesNorASteppingPassComes) {
   EXPECT_GE(small, size_t{2} * model->n_layers);
 }
 
+TEST(Planner, NothingLiesBehindThePeakWhateverTheBudget) {
+  const auto model = MakeFakeModel(FakeShape());
+  PlanOptions options;
+  options.max_rows = 32;
+  options.step_rows = 12;
+  SetKv(1152 * kKiB, 8, 512, &options);
+  for (uint64_t budget = kMiB; budget < 6 * kMiB; budget += 37'003) {
+    options.budget_bytes = budget;
+    const Result<Plan> plan = MakePlan(*model, options);
+    if (!plan.ok()) continue;
+    EXPECT_LE(plan->peak_bytes, budget);
+    EXPECT_LE(plan->small_offset, plan->peak_bytes) << budget;
+    EXPECT_EQ(plan->kv_offset + plan->kv_bytes, plan->small_offset) << budget;
+    EXPECT_LE(plan->resident_end, plan->small_offset) << budget;
+  }
+}
+
 TEST(Planner, SmallTilesThatAreMuchOfTheModelAreSpreadAsOthersAre) {
   FakeShape shape;
   shape.n_layers = 6;

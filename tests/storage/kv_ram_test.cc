@@ -50,6 +50,7 @@ class KvRamTest : public testing::Test {
                const std::byte* from = nullptr) {
     const KvPassRows rows = {&sequence, static_cast<uint32_t>(tokens.size())};
     ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from == nullptr ? memory_ : from));
+    ASSERT_OK(kv_->BringRows({&rows, 1}));
     ASSERT_OK(AppendAll(*kv_, sequence, tokens));
     for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
       ASSERT_EQ(ReadLayer(sequence, tokens, layer), "");
@@ -179,6 +180,7 @@ TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
   const KvPassRows rows = {&sequence, 1};
   ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from));
   std::memset(memory_, 0x77, 3 * slot_bytes_);  // the pass's own values
+  ASSERT_OK(kv_->BringRows({&rows, 1}));
   EXPECT_GE(kv_->ram_begin(), from);
   EXPECT_EQ(Entries(*env_, "kv_tails"), 9U * shape_.n_layers);
   ASSERT_OK(AppendAll(*kv_, sequence, Part(2 * kBlock + 9, 1)));
@@ -208,6 +210,7 @@ TEST_F(KvRamTest, RowsLeaveASlotToBlocksOnTheirWay) {
   std::vector<KvPassRows> rows;
   for (KvSequence& sequence : sequences) rows.push_back({&sequence, 1});
   ASSERT_OK(kv_->PlaceInRam(rows, memory_));
+  ASSERT_OK(kv_->BringRows(rows));
   EXPECT_NE(kv_->stream(), nullptr);
   size_t in_ram = 0;
   for (const KvSequence& sequence : sequences) in_ram += kv_->AppendsToDisk(sequence, 1) ? 0 : 1;
