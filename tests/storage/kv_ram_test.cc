@@ -208,6 +208,7 @@ TEST_F(KvRamTest, RowsLeaveASlotToBlocksOnTheirWay) {
     RunPass(sequences.back(), std::span(tokens).first(2 * kBlock + 3));
   }
   std::vector<KvPassRows> rows;
+  rows.reserve(sequences.size());
   for (KvSequence& sequence : sequences) rows.push_back({&sequence, 1});
   ASSERT_OK(kv_->PlaceInRam(rows, memory_));
   ASSERT_OK(kv_->BringRows(rows));
