@@ -8,11 +8,6 @@
 #include "storage/base/bytes.h"
 
 namespace thimble {
-namespace {
-
-constexpr uint64_t kOwnKernelBytes = kMiB;  // of thimble: page tables, sockets, io_uring
-
-}  // namespace
 
 PressureGauge::PressureGauge(const CgroupFs& fs, int version, std::string limit_file,
                              uint64_t limit_bytes)
@@ -38,17 +33,11 @@ bool PressureGauge::Look() {
   }
   const Result<std::string> stat = fs_->Read(directory_ + "/memory.stat");
   if (!stat.ok()) return false;
-  // v1's total_ lines include groups beneath, as the usage does.
+  // v1's total_ lines include groups beneath, as the usage does; it has no line for the slab.
   for (const char* list : {"active_file", "inactive_file", "slab_reclaimable"}) {
     const uint64_t bytes = ParseStat(*stat, std::string(v1 ? "total_" : "") + list).value_or(0);
     left_bytes_ += std::min(bytes, UINT64_MAX - left_bytes_);
   }
-  if (!v1) return true;
-  // Of the kernel's own memory v1 has one number. Measured after another process of the group had
-  // ended: 6.5 MiB, where thimble's is 0.9; names of files that it had looked for, most of it.
-  const Result<std::string> kernel = fs_->Read(directory_ + "/memory.kmem.usage_in_bytes");
-  const uint64_t kernel_bytes = kernel.ok() ? ParseLimit(*kernel).value_or(0) : 0;
-  if (kernel_bytes > kOwnKernelBytes) left_bytes_ += (kernel_bytes - kOwnKernelBytes) / 2;
   return true;
 }
 

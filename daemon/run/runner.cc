@@ -25,7 +25,8 @@ constexpr uint64_t kTileWork = 16'000'000;
 constexpr uint32_t kFewestRows = 8;
 // Multiply-adds of attention in one step: 40 ms on a Pi Zero at 100 million a second.
 constexpr uint64_t kAttentionWork = 4'000'000;
-// A part of one that is given back stays in RAM until the kernel gets round to parting it.
+// A part of one that is given back stays in RAM until the kernel gets round to parting it, and what
+// is written there again takes small pages besides: measured, 5.6 MiB of a group of 32.
 constexpr uint64_t kHugePage = 2 * kMiB;
 
 uint64_t NowNs() {
@@ -211,7 +212,10 @@ void StagedRunner::Yield(uint64_t bytes) {
 }
 
 void StagedRunner::ReleaseYielded(uint64_t values_end) {
-  if (yielded_bytes_ > 0) arena_->Release(std::max(ResidentLimit(), values_end), KvBegin());
+  if (yielded_bytes_ == 0) return;
+  const uint64_t begin = AlignUp(std::max(ResidentLimit(), values_end), kHugePage);
+  const uint64_t end = AlignDown(KvBegin(), kHugePage);
+  if (begin < end) arena_->Release(begin, end);
 }
 
 void StagedRunner::Rest() {

@@ -22,7 +22,6 @@ class FakeGroup final : public CgroupFs {
     if (path == "/g/memory.limit_in_bytes" || path == "/g/memory.max") {
       return std::to_string(limit) + "\n";
     }
-    if (path == "/g/memory.kmem.usage_in_bytes") return std::to_string(kernel) + "\n";
     if (path == "/g/memory.usage_in_bytes" || path == "/g/memory.current") {
       return std::to_string(used) + "\n";
     }
@@ -31,7 +30,7 @@ class FakeGroup final : public CgroupFs {
     const std::string prefix = version == 1 ? "total_" : "";
     return own + prefix + "inactive_file " + std::to_string(cache / 2) + "\n" + prefix +
            "active_file " + std::to_string(cache - cache / 2) + "\n" +
-           (version == 2 ? "slab_reclaimable " + std::to_string(kernel / 2) + "\n" : "");
+           (version == 2 ? "slab_reclaimable " + std::to_string(slab) + "\n" : "");
   }
   [[nodiscard]] bool IsDirectory(const std::string&) const override { return false; }
   [[nodiscard]] std::vector<std::string> Children(const std::string&) const override { return {}; }
@@ -42,7 +41,7 @@ class FakeGroup final : public CgroupFs {
   uint64_t limit = 24 * kMiB;
   uint64_t used = 0;
   uint64_t cache = 0;
-  uint64_t kernel = 0;
+  uint64_t slab = 0;
   int version = 1;
   bool gone = false;
   mutable std::map<std::string, int> reads;
@@ -75,11 +74,12 @@ TEST_P(PressureTest, PageCacheIsNotPressure) {
   EXPECT_EQ(gauge_.left_bytes(), 4 * kMiB);
 }
 
-TEST_P(PressureTest, NorIsWhatTheKernelKeepsForOthers) {
+TEST_P(PressureTest, NorIsWhatVersion2CallsReclaimableOfTheKernel) {
   group_.used = 24 * kMiB;
-  group_.kernel = 8 * kMiB;
-  EXPECT_EQ(At(milliseconds(0)), 0U);
-  EXPECT_GE(gauge_.left_bytes(), 3 * kMiB);
+  group_.slab = 4 * kMiB;
+  const bool v2 = GetParam() == 2;
+  EXPECT_EQ(At(milliseconds(0)), v2 ? 0U : PressureGauge::kUnit);
+  EXPECT_EQ(gauge_.left_bytes(), v2 ? 4 * kMiB : 0U);
 }
 
 TEST_P(PressureTest, WhatIsMissingIsGivenUpInHugePagesAndMoreWhereThatIsNotEnough) {

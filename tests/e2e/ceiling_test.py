@@ -143,10 +143,10 @@ def what_others_in_the_group_take_is_given_up(test):
     assert alone.ids == beside.ids == after.ids
     assert 'event=pressure note="the control group is nearly full' in daemon.log(), daemon.log()
 
-    # Not to the last byte: what the kernel keeps of the other process (names of files) counts against the group.
+
     def come_back():
         daemon.generate(PROMPT, *options).require()
-        return daemon.memory("RssAnon") >= least + 4 * MIB
+        return "have their room again" in daemon.log() and daemon.memory("RssAnon") >= least + 4 * MIB
     harness.wait_until(come_back, 60, "resident weights come back")
     assert daemon.generate(PROMPT, *options).require().ids == alone.ids
     daemon.stop()
