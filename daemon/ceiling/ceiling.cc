@@ -83,8 +83,6 @@ Result<std::unique_ptr<Ceiling>> Ceiling::Establish(uint64_t ram_ceiling_bytes,
   if (in_force <= asked && in_force != UINT64_MAX) {
     ceiling->version_ = group->version;
     ceiling->limit_file_ = group->limit_file;
-  }
-  if (in_force <= asked && in_force != UINT64_MAX) {
     std::string note =
         "adopted the limit in force, " + FormatBytes(in_force) + " in " + group->limit_file;
     if (ram_ceiling_bytes > in_force) {
