@@ -210,18 +210,15 @@ void Engine::Rest() {
 
 void Engine::KeepRoom() {
   if (!pressure_) return;
-  // Small tiles do not give way.
-  const uint64_t most = plan_.resident_end - plan_.resident_offset;
-  const uint64_t wanted =
-      pressure_->Yield(PressureGauge::Clock::now(), most, runner_->stats().passes);
+  const uint64_t before = pressure_->yielded_bytes();
+  const uint64_t wanted = pressure_->Yield(MovableBytes(plan_), runner_->stats().passes);
   runner_->Yield(wanted);
-  if ((wanted > 0) != (yielded_bytes_ > 0)) {
+  if ((wanted > 0) != (before > 0)) {
     LogLine(wanted > 0 ? LogLevel::kNotice : LogLevel::kInfo, "pressure")
         .Add("note", wanted > 0 ? "the control group is nearly full: resident weights give way"
                                 : "the resident weights have their room again")
         .AddBytes("left", pressure_->left_bytes());
   }
-  yielded_bytes_ = wanted;
 }
 
 DaemonStatus Engine::Describe() const {
@@ -251,7 +248,9 @@ DaemonStatus Engine::Describe() const {
   status.plan_peak_bytes = plan_.peak_bytes;
   status.arena_peak_bytes = run.arena_peak_bytes;
   status.resident_bytes = plan_.resident_bytes;
-  status.yielded_bytes = std::min(yielded_bytes_, plan_.resident_end - plan_.resident_offset);
+  if (pressure_) {
+    status.yielded_bytes = std::min(pressure_->yielded_bytes(), MovableBytes(plan_));
+  }
   status.granularity = GranularityName(plan_.options.granularity);
   status.groups = static_cast<uint32_t>(plan_.groups.size());
   if (const size_t next = runner_->stage(); next < plan_.stages.size()) {

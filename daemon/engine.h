@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "daemon/ceiling/ceiling.h"
@@ -79,7 +80,6 @@ class Engine final : public StatusSource {
   // In the order of opening: destroyed from the last to the first.
   std::unique_ptr<Ceiling> ceiling_;
   std::optional<PressureGauge> pressure_;
-  uint64_t yielded_bytes_ = 0;
   std::unique_ptr<RandomAccessFile> file_;
   std::unique_ptr<Model> model_;
   StateDir state_;

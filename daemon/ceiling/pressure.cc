@@ -10,12 +10,13 @@
 namespace thimble {
 
 PressureGauge::PressureGauge(const CgroupFs& fs, int version, std::string limit_file,
-                             uint64_t limit_bytes)
+                             uint64_t limit_bytes, std::function<Clock::time_point()> clock)
     : fs_(&fs),
       version_(version),
       limit_file_(std::move(limit_file)),
       directory_(limit_file_.substr(0, limit_file_.rfind('/'))),
-      limit_bytes_(limit_bytes) {}
+      limit_bytes_(limit_bytes),
+      clock_(std::move(clock)) {}
 
 bool PressureGauge::Look() {
   const bool v1 = version_ == 1;
@@ -49,8 +50,10 @@ void PressureGauge::Alarm(Clock::time_point now) {
   back_at_ = now + calm_;
 }
 
-uint64_t PressureGauge::Yield(Clock::time_point now, uint64_t most_bytes, uint64_t passes) {
-  if (now < next_look_ || !Look()) return yielded_bytes_;
+uint64_t PressureGauge::Yield(uint64_t most_bytes, uint64_t passes) {
+  const Clock::time_point begin = clock_();
+  if (begin < next_look_ || !Look()) return yielded_bytes_;
+  const Clock::time_point now = clock_();
   if (left_bytes_ < kLeastLeft) {
     yielded_bytes_ = std::min(yielded_bytes_ + AlignUp(kLeastLeft - left_bytes_, kUnit),
                               AlignUp(most_bytes, kUnit));
@@ -66,7 +69,8 @@ uint64_t PressureGauge::Yield(Clock::time_point now, uint64_t most_bytes, uint64
       back_pass_ = passes + kBackPasses;
     }
   }
-  next_look_ = now + (left_bytes_ < kLeastLeft + kUnit ? kShortPeriod : kPeriod);
+  const Clock::duration period = left_bytes_ < kLeastLeft + kUnit ? kShortPeriod : kPeriod;
+  next_look_ = now + std::max(period, kLookShare * (now - begin));
   return yielded_bytes_;
 }
 

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "daemon/ceiling/cgroup_fs.h"
@@ -29,21 +30,25 @@ class PressureGauge {
   // Then a unit in this time is taken back, and in so many passes, which fill it.
   static constexpr std::chrono::milliseconds kBackPeriod{250};
   static constexpr uint64_t kBackPasses = 2;
-  // Between two looks at the kernel's numbers: while there is more than enough, and else.
+  // Between two looks at the kernel's numbers: while there is more than enough, and else; in any
+  // case so many times what the last look took (60 us on a fast processor).
   static constexpr std::chrono::milliseconds kPeriod{20};
   static constexpr std::chrono::milliseconds kShortPeriod{2};
+  static constexpr int kLookShare = 50;
 
   // `limit_file`: where the limit in force stands, in the directory of the group it holds for;
   // `limit_bytes`: what it says now. `fs` must outlive the gauge.
-  PressureGauge(const CgroupFs& fs, int version, std::string limit_file, uint64_t limit_bytes);
+  PressureGauge(const CgroupFs& fs, int version, std::string limit_file, uint64_t limit_bytes,
+                std::function<Clock::time_point()> clock = Clock::now);
 
-  // Bytes of the arena that should be given up as of `now`: a multiple of kUnit, the first that is
-  // not below `most_bytes` at most. `passes`: that have gone over the weights so far. What cannot
-  // be read changes nothing.
-  uint64_t Yield(Clock::time_point now, uint64_t most_bytes, uint64_t passes);
+  // Bytes of the arena that should be given up now: a multiple of kUnit, the first that is not
+  // below `most_bytes` at most. `passes`: that have gone over the weights so far. What cannot be
+  // read changes nothing.
+  uint64_t Yield(uint64_t most_bytes, uint64_t passes);
 
-  // As of the last look.
+  // As of the last look, and what Yield has said last.
   [[nodiscard]] uint64_t left_bytes() const { return left_bytes_; }
+  [[nodiscard]] uint64_t yielded_bytes() const { return yielded_bytes_; }
 
  private:
   // False where it cannot be read.
@@ -55,6 +60,7 @@ class PressureGauge {
   std::string limit_file_;
   std::string directory_;
   uint64_t limit_bytes_;
+  std::function<Clock::time_point()> clock_;
   uint64_t left_bytes_ = UINT64_MAX;
   uint64_t yielded_bytes_ = 0;
   Clock::time_point next_look_;

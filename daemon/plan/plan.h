@@ -112,6 +112,9 @@ struct Plan {
   uint64_t pass_bytes = 0;    // of the tiles that are read in every pass
 };
 
+// Of the resident tiles, those that may give way: small ones do not.
+inline uint64_t MovableBytes(const Plan& plan) { return plan.resident_end - plan.resident_offset; }
+
 // The group of stages [begin, end), with the place of its buffers in a pass of `rows` rows.
 Group PlaceGroup(const Model& model, const Plan& plan, uint32_t begin, uint32_t end, uint32_t rows);
 // Where the values and work of plan.groups end at most in such a pass.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "storage/base/bytes.h"
@@ -51,13 +52,19 @@ class PressureTest : public testing::TestWithParam<int> {
  protected:
   PressureTest() { group_.version = GetParam(); }
 
-  uint64_t At(milliseconds at) { return gauge_.Yield(start_ + at, 16 * kMiB, passes_); }
+  uint64_t At(milliseconds at) {
+    now_ = start_ + at;
+    return gauge_.Yield(16 * kMiB, passes_);
+  }
 
   FakeGroup group_;
   uint64_t passes_ = 0;
+  milliseconds look_takes_{0};
   const PressureGauge::Clock::time_point start_ = PressureGauge::Clock::now();
+  PressureGauge::Clock::time_point now_;
   PressureGauge gauge_{group_, GetParam(),
-                       GetParam() == 1 ? "/g/memory.limit_in_bytes" : "/g/memory.max", 24 * kMiB};
+                       GetParam() == 1 ? "/g/memory.limit_in_bytes" : "/g/memory.max", 24 * kMiB,
+                       [this] { return std::exchange(now_, now_ + look_takes_); }};
 };
 
 TEST_P(PressureTest, WhereEnoughIsLeftNothingIsGivenUpAndTheLongFileNotRead) {
@@ -146,6 +153,14 @@ TEST_P(PressureTest, WithRoomItLooksSeldom) {
   for (int ms = 0; ms < 100; ++ms) EXPECT_EQ(At(milliseconds(ms)), 0U);
   const std::string file = GetParam() == 1 ? "/g/memory.usage_in_bytes" : "/g/memory.current";
   EXPECT_EQ(group_.reads[file], 5);
+}
+
+TEST_P(PressureTest, ALookThatTakesLongIsTakenSeldom) {
+  look_takes_ = milliseconds(1);
+  group_.used = 23 * kMiB;
+  for (int ms = 0; ms < 200; ++ms) EXPECT_EQ(At(milliseconds(ms)), 0U);
+  const std::string file = GetParam() == 1 ? "/g/memory.usage_in_bytes" : "/g/memory.current";
+  EXPECT_EQ(group_.reads[file], 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Versions, PressureTest, testing::Values(1, 2));
