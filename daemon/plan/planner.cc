@@ -94,11 +94,11 @@ size_t SizeClass(const Plan& plan, const Tile& tile) {
 }
 constexpr size_t kSizeClasses = 3;
 
-// Of all tiles that are small, as they are placed.
-uint64_t SmallBytes(const Plan& plan) {
+// Of all tiles of the class, as they are placed.
+uint64_t ClassBytes(const Plan& plan, size_t size_class) {
   uint64_t bytes = 0;
   for (const Tile& tile : plan.tiles) {
-    if (SizeClass(plan, tile) == 0) bytes += AlignUp(tile.bytes, kValueAlignment);
+    if (SizeClass(plan, tile) == size_class) bytes += AlignUp(tile.bytes, kValueAlignment);
   }
   return bytes;
 }
@@ -107,7 +107,7 @@ uint64_t SmallBytes(const Plan& plan) {
 // where nothing bounds the arena.
 uint64_t SmallPlaceBytes(const Plan& plan) {
   if (plan.options.budget_bytes >= kNoBudget) return 0;
-  const uint64_t bytes = SmallBytes(plan);
+  const uint64_t bytes = ClassBytes(plan, 0);
   const uint64_t rest = AlignDown(plan.options.budget_bytes, kPage) - plan.step_end;
   return bytes > rest / kSmallPartOfRest ? 0 : AlignUp(bytes, kPage);
 }
@@ -175,10 +175,7 @@ void ChooseResident(Plan* plan) {
   uint64_t left = end - plan->step_end;
   std::vector<bool> chosen(plan->tiles.size());
   for (size_t size_class = small_bytes > 0 ? 1 : 0; size_class < kSizeClasses; ++size_class) {
-    uint64_t class_bytes = 0;
-    for (const Tile& tile : plan->tiles) {
-      if (SizeClass(*plan, tile) == size_class) class_bytes += AlignUp(tile.bytes, kValueAlignment);
-    }
+    const uint64_t class_bytes = ClassBytes(*plan, size_class);
     if (class_bytes == 0) continue;
     const long double share =
         std::min(1.0L, static_cast<long double>(left) / static_cast<long double>(class_bytes));
