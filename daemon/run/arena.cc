@@ -10,11 +10,6 @@
 #include "storage/base/bytes.h"
 
 namespace thimble {
-namespace {
-
-constexpr uint64_t kHugePageBytes = 2 * kMiB;  // of x86 and of ARM with pages of 4 KiB
-
-}  // namespace
 
 Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes, uint64_t huge_bytes) {
   if (bytes == 0 || bytes > SIZE_MAX - 2 * kHugePageBytes) {

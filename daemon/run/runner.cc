@@ -25,9 +25,6 @@ constexpr uint64_t kTileWork = 16'000'000;
 constexpr uint32_t kFewestRows = 8;
 // Multiply-adds of attention in one step: 40 ms on a Pi Zero at 100 million a second.
 constexpr uint64_t kAttentionWork = 4'000'000;
-// A part of one that is given back stays in RAM until the kernel gets round to parting it, and what
-// is written there again takes small pages besides: measured, 5.6 MiB of a group of 32.
-constexpr uint64_t kHugePage = 2 * kMiB;
 
 uint64_t NowNs() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -201,7 +198,7 @@ uint64_t StagedRunner::ResidentLimit() const {
   // What lies at the end of the arena for keys and values without holding any is not in RAM.
   const uint64_t in_use = std::min(end, plan_.resident_end);
   const uint64_t limit = in_use - std::min(in_use, yielded_bytes_);
-  return std::max(plan_.resident_offset, AlignDown(limit, kHugePage));
+  return std::max(plan_.resident_offset, AlignDown(limit, Arena::kHugePageBytes));
 }
 
 void StagedRunner::Yield(uint64_t bytes) {
@@ -213,8 +210,11 @@ void StagedRunner::Yield(uint64_t bytes) {
 
 void StagedRunner::ReleaseYielded(uint64_t values_end) {
   if (yielded_bytes_ == 0) return;
-  const uint64_t begin = AlignUp(std::max(ResidentLimit(), values_end), kHugePage);
-  const uint64_t end = AlignDown(KvBegin(), kHugePage);
+  // A part of a huge page that is given back stays in RAM until the kernel gets round to parting
+  // it, and what is written there again takes small pages besides: measured, 5.6 MiB of a group of
+  // 32.
+  const uint64_t begin = AlignUp(std::max(ResidentLimit(), values_end), Arena::kHugePageBytes);
+  const uint64_t end = AlignDown(KvBegin(), Arena::kHugePageBytes);
   if (begin < end) arena_->Release(begin, end);
 }
 
