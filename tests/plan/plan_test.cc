@@ -397,6 +397,24 @@ TEST(Planner, SmallTilesStayWhereNeitherKeysAndValuesNorASteppingPassComes) {
   EXPECT_GE(small, size_t{2} * model->n_layers);
 }
 
+TEST(Planner, TheRingLeavesRoomForASlotOfEachRequestAndOneThatIsLent) {
+  FakeShape shape;  // the paper's miniature
+  shape.n_layers = 6;
+  shape.type = TensorType::kQ4_0;
+  const auto model = MakeFakeModel(shape);
+  const uint64_t slot = 576 * kKiB;
+  PlanOptions options;
+  options.budget_bytes = 7 * kMiB;
+  options.step_rows = options.max_logit_rows = 8;
+  SetKv(slot, 8, 512, &options);
+  const Result<Plan> eight = MakePlan(*model, options);
+  SetKv(slot, 1, 512, &options);
+  const Result<Plan> one = MakePlan(*model, options);
+  ASSERT_TRUE(eight.ok() && one.ok());
+  EXPECT_GE(eight->kv_bytes, 9 * slot);
+  EXPECT_LT(eight->ring_bytes, one->ring_bytes);
+}
+
 TEST(Planner, NothingLiesBehindThePeakWhateverTheBudget) {
   const auto model = MakeFakeModel(FakeShape());
   PlanOptions options;

@@ -10,6 +10,7 @@
 #include "storage/base/bytes.h"
 #include "storage/kv_pool.h"
 #include "storage/kv_stream.h"
+#include "storage/kv_tail.h"
 #include "tests/storage/kv_test_util.h"
 
 namespace thimble {
@@ -196,6 +197,28 @@ TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
   EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
   EXPECT_EQ(kv_->stats().ram_blocks, 4U);
   EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
+TEST_F(KvRamTest, RowsOfWhichOneIsMissingAreToldOfAndTheSlotIsFree) {
+  Use(3);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, 9));
+  const KvPassRows rows = {&sequence, 1};
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_ + ram_.size()));  // none is left
+  ASSERT_EQ(Entries(*env_, "kv_tails"), 9U * shape_.n_layers);
+  {
+    const auto tails = env_->OpenDatabase("kv_tails");
+    auto txn = env_->BeginWrite();
+    ASSERT_TRUE(tails.ok() && txn.ok());
+    ASSERT_TRUE(txn->Delete(*tails, KvTailKey(sequence.id, shape_.n_layers - 1, 4).bytes()).ok());
+    ASSERT_OK(txn->Commit());
+  }
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_));
+  ASSERT_OK(kv_->BringRows({&rows, 1}));
+  EXPECT_EQ(kv_->stats().ram_blocks, 0U);
+  EXPECT_EQ(CheckLayer(*kv_, sequence, {}, 0), "");
+  EXPECT_NE(CheckLayer(*kv_, sequence, {}, shape_.n_layers - 1).find("missing"), std::string::npos);
   ASSERT_OK(kv_->CloseSequence(sequence));
 }
 
