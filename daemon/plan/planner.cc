@@ -242,14 +242,16 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
   plan.span_bytes = kSpanTiles * largest;
   PlaceBehindRing(model, kFewestRingTiles * largest, &plan);
   // A larger ring is not worth smaller tiles, fewer rows, more groups or keys and values in LMDB's
-  // map, and of no use where all tiles stay.
-  if (options.budget_bytes >= plan.step_end && options.budget_bytes - plan.step_end >= resident) {
+  // map, where the smallest one would keep them out of it, and of no use where all tiles stay.
+  if (plan.peak_bytes > options.budget_bytes || options.budget_bytes - plan.step_end >= resident) {
     return plan;
   }
+  const bool room_for_kv = HasRoomForKv(plan);
   for (uint64_t n = RingTiles(options, largest); n > kFewestRingTiles; n -= kSpanTiles) {
     Plan larger = plan;
     PlaceBehindRing(model, n * largest, &larger);
-    if (larger.peak_bytes > options.budget_bytes || !HasRoomForKv(larger)) continue;
+    if (larger.peak_bytes > options.budget_bytes) continue;
+    if (room_for_kv && !HasRoomForKv(larger)) continue;
     if (larger.groups.size() == plan.groups.size()) return larger;
   }
   return plan;

@@ -30,6 +30,17 @@ class TensorMaker {
 
 }  // namespace
 
+FakeShape SmolShape() {
+  FakeShape shape;
+  shape.n_layers = 30;
+  shape.n_heads = 9;
+  shape.n_kv_heads = 3;
+  shape.ffn_size = 1536;
+  shape.vocab_size = 49152;
+  shape.gated = true;
+  return shape;
+}
+
 std::unique_ptr<Model> MakeFakeModel(const FakeShape& shape) {
   auto model = std::make_unique<Model>();
   TensorMaker make(&model->gguf);

@@ -20,6 +20,9 @@ struct FakeShape {
   bool tied = true;
 };
 
+// SmolLM2-135M's shape.
+FakeShape SmolShape();
+
 std::unique_ptr<Model> MakeFakeModel(const FakeShape& shape);
 
 }  // namespace thimble
