@@ -94,7 +94,7 @@ struct Plan {
   uint32_t max_logit_rows = 0;
   uint64_t tile_bytes = 0;       // the largest tile
   uint64_t span_bytes = 0;       // the most that one read brings: two of the largest tiles
-  uint64_t ring_bytes = 0;       // 4 to 12 of the largest tiles: half in use, half under way
+  uint64_t ring_bytes = 0;       // 4 to 12 of the largest tiles
   uint64_t values_offset = 0;    // behind the ring
   uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
   uint64_t wide_end = 0;         // and at max_rows
@@ -110,6 +110,9 @@ struct Plan {
   uint64_t peak_bytes = 0;    // of the arena
   uint64_t model_bytes = 0;   // of all tiles: one pass with nothing resident
   uint64_t pass_bytes = 0;    // of the tiles that are read in every pass
+
+  // Where none is, the ring is of use once: its RAM is given back then, so that nobody may pin it.
+  [[nodiscard]] bool Streams() const { return pass_bytes > 0; }
 };
 
 // Of the resident tiles, those that may give way: small ones do not.

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string>
@@ -39,11 +40,21 @@ Result<std::unique_ptr<Arena>> Arena::Map(uint64_t bytes, uint64_t huge_bytes) {
   return std::unique_ptr<Arena>(new Arena(base, bytes));
 }
 
+void Arena::PartHugePages(uint64_t begin, uint64_t end) {
+  if (begin >= end) return;
+  const auto bytes = static_cast<size_t>(end - begin);
+  static_cast<void>(::madvise(base_ + begin, bytes, MADV_NOHUGEPAGE));
+  static_cast<void>(::madvise(base_ + begin, bytes, MADV_COLD));  // Linux 5.4
+}
+
 void Arena::Release(uint64_t begin, uint64_t end) {
   const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   begin = AlignUp(begin, page_bytes);
   end = AlignDown(end, page_bytes);
   if (begin >= end) return;
+  const uint64_t whole_begin = std::min(end, AlignUp(begin, kHugePageBytes));
+  PartHugePages(begin, whole_begin);
+  PartHugePages(std::max(whole_begin, AlignDown(end, kHugePageBytes)), end);
   static_cast<void>(::madvise(base_ + begin, static_cast<size_t>(end - begin), MADV_DONTNEED));
 }
 

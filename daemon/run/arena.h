@@ -34,7 +34,8 @@ class Arena {
     peak_bytes_ = std::max(peak_bytes_, offset + bytes);
     return base_ + offset;
   }
-  // Gives the whole pages of [begin, end) back to the kernel: zeros when they are used again.
+  // Gives the whole pages of [begin, end), which nobody has pinned, back to the kernel: zeros when
+  // they are used again.
   void Release(uint64_t begin, uint64_t end);
   [[nodiscard]] std::span<std::byte> all() const { return {base_, static_cast<size_t>(bytes_)}; }
   [[nodiscard]] uint64_t peak_bytes() const { return peak_bytes_; }
@@ -43,6 +44,9 @@ class Arena {
 
  private:
   Arena(std::byte* base, uint64_t bytes) : base_(base), bytes_(bytes) {}
+  // What is given back of a huge page stays in RAM until the kernel has parted the page: the advice
+  // that it is cold does that at once. A page that is parted is not to be made whole again.
+  void PartHugePages(uint64_t begin, uint64_t end);
   std::byte* const base_;
   const uint64_t bytes_;
   uint64_t peak_bytes_ = 0;

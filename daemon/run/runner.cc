@@ -95,6 +95,7 @@ class StagedRunner final : public Runner {
   [[nodiscard]] uint64_t ResidentLimit() const;
   // What lies between that, or the values of the pass, and the keys and values.
   void ReleaseYielded(uint64_t values_end);
+  void ReleaseWideValues();
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
@@ -174,11 +175,12 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   if (n_logit_rows_ == 0) {
     while (plan_.stages[last_stage_].kind != StageKind::kQkv) --last_stage_;
   }
-  wide_ = n_rows_ > plan_.step_rows;
+  const bool was_wide = std::exchange(wide_, n_rows_ > plan_.step_rows);
   const uint64_t values_end = wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit());
   ReleaseYielded(values_end);
+  if (was_wide && !wide_ && !plan_.Streams()) ReleaseWideValues();
   THIMBLE_RETURN_IF_ERROR(kv_.BringRows(kv_rows_));
   stage_ = 0;
   phase_ = Phase::kBegin;
@@ -218,11 +220,16 @@ void StagedRunner::ReleaseYielded(uint64_t values_end) {
   if (begin < end) arena_->Release(begin, end);
 }
 
+// A prompt's values, where nothing else lies over them. What is before step_end may be registered
+// with the kernel, which holds it then.
+void StagedRunner::ReleaseWideValues() {
+  arena_->Release(plan_.step_end, std::min(plan_.resident_offset, KvBegin()));
+}
+
 void StagedRunner::Rest() {
   if (running_) return;
   kv_.Rest();
-  // What is before step_end is registered with the kernel, which holds it anyway.
-  arena_->Release(plan_.step_end, std::min(plan_.resident_offset, KvBegin()));
+  ReleaseWideValues();
   ReleaseYielded(0);
   arena_->Release(std::max(plan_.resident_end, plan_.step_end), KvBegin());
 }
@@ -446,7 +453,8 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
       std::unique_ptr<Arena> arena,
       Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, plan.resident_end)));
   // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
-  const std::span<std::byte> read_into = arena->all().first(static_cast<size_t>(plan.step_end));
+  const std::span<std::byte> read_into =
+      arena->all().first(plan.Streams() ? static_cast<size_t>(plan.step_end) : 0);
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,
                            WeightReader::Open(file, backend, read_into));
   auto runner = std::make_unique<StagedRunner>(model, plan, file, kv, store, std::move(arena),

@@ -128,8 +128,10 @@ void TileRing::StartWhileThereIsRoom() {
   bool polled = false;
   while (n_spans_ < spans_.size()) {
     const uint32_t tile = NextToRead(next_);
-    // The whole of what is read in a pass may be in the ring.
-    if (tile == kNone || (n_spans_ > 0 && tile == At(0).tile_begin)) return;
+    // The whole of what is read in a pass may be in the ring; of the oldest span, tiles that stay
+    // may have left it.
+    if (tile == kNone) return;
+    if (n_spans_ > 0 && tile >= At(0).tile_begin && tile < At(0).tile_end) return;
     Span span = SpanFrom(tile);
     const uint64_t bytes = span.end;
     if (!Place(bytes, &span.base)) return;
@@ -154,7 +156,7 @@ bool TileRing::MayStart(uint64_t bytes) const {
     under_way += span.end - span.base;
     ++n_under_way;
   }
-  return n_under_way < 2 || under_way + bytes <= plan_.ring_bytes / 2;
+  return n_under_way < 2 || under_way + bytes + plan_.span_bytes <= plan_.ring_bytes;
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
@@ -189,6 +191,7 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
     --n_to_load_;
     bytes = home;
     if (span.used_up) DropOldest();
+    if (n_to_load_ == 0 && n_spans_ == 0 && !plan_.Streams()) arena_.Release(0, plan_.ring_bytes);
   }
   Prefetch();
   return bytes;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -55,6 +56,40 @@ TEST(Arena, RemembersTheFurthestByteHandedOut) {
   (*arena)->Use(100, 50);
   (*arena)->Use(0, 20);
   EXPECT_EQ((*arena)->peak_bytes(), 150U);
+}
+
+// Anonymous huge pages of this process, in KiB: all of them are the arena's.
+uint64_t HugeKiB() {
+  std::ifstream maps("/proc/self/smaps");
+  uint64_t sum = 0;
+  std::string word;
+  while (maps >> word) {
+    uint64_t value = 0;
+    if (word == "AnonHugePages:" && maps >> value) sum += value;
+  }
+  return sum;
+}
+
+TEST(Arena, WhatIsGivenBackIsZeroAndItsNeighboursStay) {
+  const auto arena = Arena::Map(8 * kMiB);
+  ASSERT_TRUE(arena.ok());
+  const std::span<std::byte> all = (*arena)->all();
+  std::fill(all.begin(), all.end(), std::byte{7});
+  // Parts of huge pages, a whole one between them, and bytes of pages that are not given back.
+  const uint64_t begin = kMiB + 5;
+  const uint64_t end = 5 * kMiB + 4097;
+  const uint64_t huge = HugeKiB();
+  (*arena)->Release(begin, end);
+  if (huge == 8 * kKiB) {
+    EXPECT_EQ(HugeKiB(), 2 * kKiB) << "the last one is whole";
+  }
+  EXPECT_EQ((*arena)->InRam(0, 8 * kMiB), 4 * kMiB);
+  for (uint64_t i = 0; i < all.size(); ++i) {
+    const bool gone = i >= kMiB + 4096 && i < 5 * kMiB + 4096;
+    ASSERT_EQ(all[i], std::byte{gone ? uint8_t{0} : uint8_t{7}}) << i;
+  }
+  (*arena)->Release(100, 4096);  // no whole page
+  EXPECT_EQ(all[100], std::byte{7});
 }
 
 TEST(Arena, RefusesWhatNoMachineHas) {
