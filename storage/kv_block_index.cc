@@ -17,14 +17,26 @@ namespace thimble {
 namespace {
 
 // Databases. Never change these names, keys or values:
-//  "kv_blocks"  [name 16][layer u16 BE] -> BlockHalves() halves, [n_kv_heads][2][32][head_dim]
-//  "kv_records" [name 16]               -> BlockRecord; its presence says that every layer is
-//  there "kv_used"    [used u64 BE][name 16]  -> nothing; in order of last use "kv_meta"    "seed"
-//  -> u64, random, made once
+//  "kv_blocks"   [name 16][layer u16 BE] -> BlockHalves() halves, [n_kv_heads][2][32][head_dim]
+//  "kv_records"  [name 16]               -> BlockRecord; where it is, every layer is
+//  "kv_used"     [used u64 BE][name 16]  -> nothing; in order of last use
+//  "kv_meta"     "seed"                  -> u64, random, made once
 // A name is XXH3-128, seeded by "seed", of [parent name 16][32 tokens i32 LE]; the root is that of
 // [fingerprint 16][n_layers u32][n_kv_heads u32][head_dim u32][element type u32], little-endian.
 constexpr std::string_view kSeed = "seed";
 constexpr size_t kNameBytes = 16;
+
+// Of LMDB's file: a node's key, its header, and its place in the page's list; what its pages begin
+// with.
+constexpr uint64_t kNodeBytes = kNameBytes + 2 + 8 + 2;
+constexpr uint64_t kPageHeaderBytes = 16;
+
+uint64_t PageBytes() { return static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)); }
+
+// Values of more than half a page are on pages of their own.
+bool HasOwnPages(const KvShape& shape) {
+  return shape.BlockHalves() * sizeof(uint16_t) + kNodeBytes > PageBytes() / 2;
+}
 
 struct BlockRecord {
   KvBlockName parent;
@@ -273,12 +285,14 @@ Result<std::vector<KvBlockName>> KvBlockIndex::Oldest(
 }
 
 uint64_t KvBlockFileBytes(const KvShape& shape) {
-  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  // Values of more than half a page are on pages of their own, behind a 16-byte header.
   const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
-  const uint64_t node = kNameBytes + 2 + 8 + 2;  // key, node header, its slot
-  const uint64_t pages = value + node > page / 2 ? AlignUp(value + 16, page) + 8 : value;
-  return shape.n_layers * (pages + node) + sizeof(BlockRecord);
+  const uint64_t pages =
+      HasOwnPages(shape) ? AlignUp(value + kPageHeaderBytes, PageBytes()) + 8 : value;
+  return shape.n_layers * (pages + kNodeBytes) + sizeof(BlockRecord);
+}
+
+uint64_t KvLayerLeadBytes(const KvShape& shape) {
+  return HasOwnPages(shape) ? kPageHeaderBytes : PageBytes() - 1;
 }
 
 }  // namespace thimble

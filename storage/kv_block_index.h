@@ -50,6 +50,9 @@ struct KvShape {
 // Bytes of LMDB's file that one block of this shape takes, page rounding included.
 uint64_t KvBlockFileBytes(const KvShape& shape);
 
+// Of the page of LMDB's file in which a layer of a block begins, the bytes before it, at most.
+uint64_t KvLayerLeadBytes(const KvShape& shape);
+
 using KvBlockName = std::array<uint8_t, 16>;
 using KvBlockTokens = std::span<const int32_t, kKvBlockTokens>;
 

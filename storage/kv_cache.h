@@ -177,6 +177,14 @@ class KvCache {
     bool stale;  // overwritten by later rows of the same positions
   };
 
+  // A block in RAM that rows have completed, on its way to LMDB.
+  struct CompleteInRam {
+    const KvPool::Slot* slot;
+    KvBlockName name;
+    KvBlockName parent;
+    std::array<int32_t, kKvBlockTokens> tokens;
+  };
+
   KvCache(LmdbEnv& env, const KvShape& shape, uint64_t quota_bytes)
       : env_(env), shape_(shape), quota_bytes_(quota_bytes) {}
 
@@ -197,8 +205,7 @@ class KvCache {
   Status RowsToTail(const KvPool::Slot& slot);
   Result<bool> RowsFromTail(const KvSequence& sequence, KvPool::Slot* slot);
   Status StoreFromRam(const KvSequence& sequence, std::span<const int32_t> tokens);
-  Status StoreBlock(const KvPool::Slot& slot, const KvBlockName& name, const KvBlockName& parent,
-                    KvBlockTokens tokens);
+  Status StoreBlocks(std::span<const CompleteInRam> blocks);
   void ReleaseWritten(uint64_t bytes);
   void BeginStream(std::span<const KvPassRows> rows);
   void TakeBack(size_t first);

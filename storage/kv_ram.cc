@@ -12,13 +12,15 @@
 namespace thimble {
 namespace {
 
-// Of a block, written by one transaction: its dirty pages are on the heap.
-constexpr uint64_t kStoreBytes = 256 * kKiB;
-// Written from RAM, these pages are read again at the next start or never: the page cache is
-// relieved of them after so much. The first time they are dirty still, and begin to be written;
-// the next pass finds them clean.
-constexpr uint64_t kReleaseBytes = 512 * kKiB;
-// Lent to blocks on their way, at most, and a quarter of all.
+// Written by one transaction, whose dirty pages are on the heap: several layers, at most; and one
+// layer of several blocks.
+constexpr uint64_t kStoreBytes = 128 * kKiB;
+constexpr uint64_t kStoreTogetherBytes = 256 * kKiB;
+// Written from RAM, these pages are read again past the page cache, which is relieved of them after
+// so much. The first time they are dirty still, and begin to be written; the next time, at the
+// latest in the next pass, they are clean.
+constexpr uint64_t kReleaseBytes = 128 * kKiB;
+// Lent to blocks on their way, at most, and a third of all.
 constexpr size_t kMostStreamSlots = 4;
 
 }  // namespace
@@ -33,7 +35,8 @@ Status KvCache::UseRam(std::span<std::byte> memory, ReaderBackend backend) {
   ram_ = memory.empty() ? nullptr : std::make_unique<KvPool>(shape_, memory);
   if (!ram_) return {};
   THIMBLE_ASSIGN_OR_RETURN(
-      stream_, KvStream::Open(env_.DataFile(), backend, shape_.BlockHalves() * sizeof(uint16_t)));
+      stream_, KvStream::Open(env_.DataFile(), backend, shape_.BlockHalves() * sizeof(uint16_t),
+                              KvLayerLeadBytes(shape_)));
   return {};
 }
 
@@ -88,9 +91,10 @@ Status KvCache::BringRows(std::span<const KvPassRows> rows) {
 }
 
 // Slots are lent to blocks on their way where there are any: those that have no slot, and those
-// whose copy is not complete. So many that those of a layer, and a part of the next one's, have a
-// buffer each: while a layer's are in use, those of the next are read, and the flash serves them
-// behind the weights that were asked for before.
+// whose copy is not complete. So many that those of two layers and a half have a buffer each: while
+// a layer's are in use the next one's are there, and those of the one after it are read with the
+// weights that come meanwhile. With fewer, a disk that serves its queue in one go gives notice of
+// them late.
 void KvCache::BeginStream(std::span<const KvPassRows> rows) {
   size_t missing = 0;
   for (const KvPassRows& r : rows) {
@@ -99,8 +103,8 @@ void KvCache::BeginStream(std::span<const KvPassRows> rows) {
       if (slot == nullptr || slot->n_layers < shape_.n_layers) ++missing;
     }
   }
-  const size_t wanted = std::clamp(missing + missing / 2, size_t{2}, KvStream::kMostBuffers);
-  const size_t most = std::min<size_t>(kMostStreamSlots, ram_->slots().size() / 4);
+  const size_t wanted = std::clamp(missing * 5 / 2, size_t{2}, KvStream::kMostBuffers);
+  const size_t most = std::min<size_t>(kMostStreamSlots, ram_->slots().size() / 3);
   std::array<std::span<std::byte>, kMostStreamSlots> memory;
   size_t lent = 0;
   for (size_t buffers = 0; missing > 0 && (lent == 0 || (buffers < wanted && lent < most));) {
@@ -218,36 +222,51 @@ Result<bool> KvCache::RowsFromTail(const KvSequence& sequence, KvPool::Slot* slo
 // Writes the blocks in RAM that `tokens` complete, but those that another sequence has recorded.
 Status KvCache::StoreFromRam(const KvSequence& sequence, std::span<const int32_t> tokens) {
   const size_t end = (sequence.n_tokens + tokens.size()) / kKvBlockTokens;
+  std::vector<CompleteInRam> blocks;
   KvBlockName parent = sequence.blocks.empty() ? index_->root() : sequence.blocks.back();
   for (auto b = static_cast<uint32_t>(sequence.blocks.size()); b < end; ++b) {
     const auto ids = KvBlockTokenIds(sequence, tokens, b);
     const KvBlockName name = index_->Name(parent, ids);
-    if (const KvPool::Slot* slot = InRam(sequence, b)) {
-      THIMBLE_RETURN_IF_ERROR(StoreBlock(*slot, name, parent, ids));
-    }
+    if (const KvPool::Slot* slot = InRam(sequence, b)) blocks.push_back({slot, name, parent, ids});
     parent = name;
+  }
+  const uint64_t layer_bytes = shape_.BlockHalves() * sizeof(uint16_t);
+  const auto most = static_cast<size_t>(std::max<uint64_t>(1, kStoreTogetherBytes / layer_bytes));
+  for (size_t first = 0; first < blocks.size(); first += most) {
+    const size_t n = std::min(most, blocks.size() - first);
+    THIMBLE_RETURN_IF_ERROR(StoreBlocks(std::span(blocks).subspan(first, n)));
   }
   return {};
 }
 
-Status KvCache::StoreBlock(const KvPool::Slot& slot, const KvBlockName& name,
-                           const KvBlockName& parent, KvBlockTokens tokens) {
+// Layer by layer: LMDB takes the first pages that are free, so that what attention reads of a layer
+// mostly lies together, and comes from the device at once.
+Status KvCache::StoreBlocks(std::span<const CompleteInRam> blocks) {
   const uint64_t layer_bytes = shape_.BlockHalves() * sizeof(uint16_t);
-  const auto at_once = static_cast<uint32_t>(std::max<uint64_t>(1, kStoreBytes / layer_bytes));
+  const auto at_once =
+      static_cast<uint32_t>(std::max<uint64_t>(1, kStoreBytes / (layer_bytes * blocks.size())));
   for (uint32_t first = 0; first < shape_.n_layers; first += at_once) {
+    const uint32_t end = std::min(shape_.n_layers, first + at_once);
     const auto store = [&]() -> Status {
       THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, env_.BeginWrite());
-      THIMBLE_ASSIGN_OR_RETURN(const bool wanted, MakeWay(txn, name, parent, tokens));
-      if (!wanted) return {};
-      for (uint32_t l = first; l < std::min(shape_.n_layers, first + at_once); ++l) {
-        THIMBLE_ASSIGN_OR_RETURN(const std::span<std::byte> out, index_->PutLayer(txn, name, l));
-        std::memcpy(out.data(), ram_->Layer(slot, l), out.size());
+      std::vector<bool> wanted(blocks.size());
+      for (size_t b = 0; b < blocks.size(); ++b) {
+        THIMBLE_ASSIGN_OR_RETURN(wanted[b],
+                                 MakeWay(txn, blocks[b].name, blocks[b].parent, blocks[b].tokens));
+      }
+      for (uint32_t layer = first; layer < end; ++layer) {
+        for (size_t b = 0; b < blocks.size(); ++b) {
+          if (!wanted[b]) continue;
+          THIMBLE_ASSIGN_OR_RETURN(const std::span<std::byte> out,
+                                   index_->PutLayer(txn, blocks[b].name, layer));
+          std::memcpy(out.data(), ram_->Layer(*blocks[b].slot, layer), out.size());
+        }
       }
       return txn.Commit();
     };
     THIMBLE_RETURN_IF_ERROR(WithRoom(store));
+    ReleaseWritten(blocks.size() * (end - first) * layer_bytes);
   }
-  ReleaseWritten(shape_.n_layers * layer_bytes);
   return {};
 }
 
