@@ -12,6 +12,7 @@
 
 #include "storage/base/bytes.h"
 #include "storage/encoding.h"
+#include "storage/weight_reader.h"
 
 namespace thimble {
 namespace {
@@ -31,7 +32,10 @@ constexpr size_t kNameBytes = 16;
 constexpr uint64_t kNodeBytes = kNameBytes + 2 + 8 + 2;
 constexpr uint64_t kPageHeaderBytes = 16;
 
-uint64_t PageBytes() { return static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)); }
+// LMDB's are the machine's, up to 32 KiB.
+uint64_t PageBytes() {
+  return std::min<uint64_t>(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)), 32 * kKiB);
+}
 
 // Values of more than half a page are on pages of their own.
 bool HasOwnPages(const KvShape& shape) {
@@ -284,15 +288,16 @@ Result<std::vector<KvBlockName>> KvBlockIndex::Oldest(
   return names;
 }
 
-uint64_t KvBlockFileBytes(const KvShape& shape) {
+uint64_t KvLayerFileBytes(const KvShape& shape) {
   const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
-  const uint64_t pages =
-      HasOwnPages(shape) ? AlignUp(value + kPageHeaderBytes, PageBytes()) + 8 : value;
-  return shape.n_layers * (pages + kNodeBytes) + sizeof(BlockRecord);
+  if (HasOwnPages(shape)) return AlignUp(value + kPageHeaderBytes, PageBytes());
+  return AlignUp(value + kReadAlignment - 1, kReadAlignment);  // anywhere in a page
 }
 
-uint64_t KvLayerLeadBytes(const KvShape& shape) {
-  return HasOwnPages(shape) ? kPageHeaderBytes : PageBytes() - 1;
+uint64_t KvBlockFileBytes(const KvShape& shape) {
+  const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
+  const uint64_t pages = HasOwnPages(shape) ? KvLayerFileBytes(shape) + 8 : value;
+  return shape.n_layers * (pages + kNodeBytes) + sizeof(BlockRecord);
 }
 
 }  // namespace thimble

@@ -50,8 +50,9 @@ struct KvShape {
 // Bytes of LMDB's file that one block of this shape takes, page rounding included.
 uint64_t KvBlockFileBytes(const KvShape& shape);
 
-// Of the page of LMDB's file in which a layer of a block begins, the bytes before it, at most.
-uint64_t KvLayerLeadBytes(const KvShape& shape);
+// Of LMDB's file what has to be read for one layer of a block, aligned outward: kReadAlignment of
+// storage/weight_reader.h. Where layers have pages of their own, neighbours lie so far apart.
+uint64_t KvLayerFileBytes(const KvShape& shape);
 
 using KvBlockName = std::array<uint8_t, 16>;
 using KvBlockTokens = std::span<const int32_t, kKvBlockTokens>;

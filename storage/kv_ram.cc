@@ -19,7 +19,7 @@ constexpr uint64_t kStoreTogetherBytes = 256 * kKiB;
 // Written from RAM, these pages are read again past the page cache, which is relieved of them after
 // so much. The first time they are dirty still, and begin to be written; the next time, at the
 // latest in the next pass, they are clean.
-constexpr uint64_t kReleaseBytes = 128 * kKiB;
+constexpr uint64_t kReleaseBytes = 64 * kKiB;
 // Lent to blocks on their way, at most, and a third of all.
 constexpr size_t kMostStreamSlots = 4;
 
@@ -36,7 +36,7 @@ Status KvCache::UseRam(std::span<std::byte> memory, ReaderBackend backend) {
   if (!ram_) return {};
   THIMBLE_ASSIGN_OR_RETURN(
       stream_, KvStream::Open(env_.DataFile(), backend, shape_.BlockHalves() * sizeof(uint16_t),
-                              KvLayerLeadBytes(shape_)));
+                              KvLayerFileBytes(shape_)));
   return {};
 }
 
@@ -103,7 +103,7 @@ void KvCache::BeginStream(std::span<const KvPassRows> rows) {
       if (slot == nullptr || slot->n_layers < shape_.n_layers) ++missing;
     }
   }
-  const size_t wanted = std::clamp(missing * 5 / 2, size_t{2}, KvStream::kMostBuffers);
+  const size_t wanted = std::clamp(missing * 5 / 2, size_t{2}, stream_->MostBuffers());
   const size_t most = std::min<size_t>(kMostStreamSlots, ram_->slots().size() / 3);
   std::array<std::span<std::byte>, kMostStreamSlots> memory;
   size_t lent = 0;

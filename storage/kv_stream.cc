@@ -8,19 +8,19 @@
 namespace thimble {
 
 KvStream::KvStream(std::unique_ptr<RandomAccessFile> file, std::unique_ptr<WeightReader> reader,
-                   uint64_t layer_bytes, uint64_t lead_bytes)
+                   uint64_t layer_bytes, uint64_t buffer_bytes)
     : file_(std::move(file)),
       reader_(std::move(reader)),
       layer_bytes_(layer_bytes),
-      buffer_bytes_(AlignUp(lead_bytes + layer_bytes, kReadAlignment)),
+      buffer_bytes_(buffer_bytes),
       reads_(WeightReader::kMaxInFlight) {}
 
 Result<std::unique_ptr<KvStream>> KvStream::Open(const std::string& path, ReaderBackend backend,
-                                                 uint64_t layer_bytes, uint64_t lead_bytes) {
+                                                 uint64_t layer_bytes, uint64_t buffer_bytes) {
   THIMBLE_ASSIGN_OR_RETURN(auto file, OpenFile(path));
   THIMBLE_ASSIGN_OR_RETURN(auto reader, WeightReader::Open(*file, backend, {}));
   return std::unique_ptr<KvStream>(
-      new KvStream(std::move(file), std::move(reader), layer_bytes, lead_bytes));
+      new KvStream(std::move(file), std::move(reader), layer_bytes, buffer_bytes));
 }
 
 KvStream::~KvStream() { Begin({}); }

@@ -32,10 +32,10 @@ class KvStream {
     friend bool operator==(const Place&, const Place&) = default;
   };
 
-  // Reads the file `path` of LMDB; `layer_bytes` at a time, before which at most `lead_bytes` of
-  // their page lie.
+  // Reads the file `path` of LMDB, `layer_bytes` at a time, into buffers of `buffer_bytes`
+  // (KvLayerFileBytes).
   static Result<std::unique_ptr<KvStream>> Open(const std::string& path, ReaderBackend backend,
-                                                uint64_t layer_bytes, uint64_t lead_bytes);
+                                                uint64_t layer_bytes, uint64_t buffer_bytes);
   ~KvStream();
   KvStream(const KvStream&) = delete;
   KvStream& operator=(const KvStream&) = delete;
@@ -44,6 +44,10 @@ class KvStream {
   void Forget();
 
   static constexpr size_t kMostBuffers = 256;
+  // As many as are of use: a read each where neighbours are too large to be read together.
+  [[nodiscard]] size_t MostBuffers() const {
+    return 2 * buffer_bytes_ <= kMostTogetherBytes ? kMostBuffers : reads_.size();
+  }
 
   // Forgets what was asked for, waiting for reads that are under way, and reads into these from
   // now on. None: nothing is read.
@@ -58,6 +62,11 @@ class KvStream {
   // Blocks that can be started, and that there are buffers for.
   [[nodiscard]] size_t room() const { return n_reads_ == reads_.size() ? 0 : n_buffers_ - n_used_; }
   [[nodiscard]] size_t buffers() const { return n_buffers_; }
+  // Whether it is time to start others: half of them at once, for a notice to the device costs as
+  // much as the rest of a read.
+  [[nodiscard]] bool HalfFree() const {
+    return n_used_ <= n_buffers_ / 2 && n_reads_ <= reads_.size() / 2;
+  }
 
   // What is started between the two goes to the device at once, and neighbours as one read.
   void BeginBatch();
@@ -89,7 +98,7 @@ class KvStream {
   };
 
   KvStream(std::unique_ptr<RandomAccessFile> file, std::unique_ptr<WeightReader> reader,
-           uint64_t layer_bytes, uint64_t lead_bytes);
+           uint64_t layer_bytes, uint64_t buffer_bytes);
   [[nodiscard]] Read& At(size_t i) { return reads_[(oldest_ + i) % reads_.size()]; }
   [[nodiscard]] static bool Has(const Read& read, const Place& place) {
     return place.sequence == read.first.sequence && place.layer == read.first.layer &&

@@ -111,8 +111,9 @@ struct Plan {
   uint64_t model_bytes = 0;   // of all tiles: one pass with nothing resident
   uint64_t pass_bytes = 0;    // of the tiles that are read in every pass
 
-  // Where none is, the ring is of use once: its RAM is given back then, so that nobody may pin it.
-  [[nodiscard]] bool Streams() const { return pass_bytes > 0; }
+  // Whether a tile may be read more than once. Under a ceiling every one may have to give way;
+  // without one the ring is of use once: its RAM is given back then, so that nobody may pin it.
+  [[nodiscard]] bool Streams() const { return options.budget_bytes != UINT64_MAX; }
 };
 
 // Of the resident tiles, those that may give way: small ones do not.

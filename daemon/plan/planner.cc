@@ -20,10 +20,10 @@ constexpr uint64_t kFairTile = 64 * kKiB;      // below this, flash reads are mu
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
 // The ring has room for two tiles in use and two being read.
 constexpr uint64_t kFewestRingTiles = 4;
-// Half of the ring is under way and half is used, so what the flash brings in this time is twice
-// what it can be left alone for, as far as the tiles and a part of the budget go. Measured at 2.8
-// GB/s with 24 MiB: eight tiles are a fifth faster than four, though they leave less to resident
-// ones.
+// A part of the ring is under way while another is used, so what the flash brings in this time is
+// more than it can be left alone for, as far as the tiles and a part of the budget go. Measured at
+// 2.8 GB/s with 24 MiB: eight tiles are a fifth faster than four, though they leave less to
+// resident ones.
 constexpr double kRingSeconds = 0.0022;
 constexpr uint64_t kMostRingTiles = 12;
 constexpr uint64_t kRingPartOfBudget = 3;

@@ -31,8 +31,7 @@ void KvReadAhead::Advance(std::span<const ActiveItem> items, uint32_t layer, siz
   const Place here = {layer, item, block};
   if (KvStream* stream = kv.stream()) {
     next_ = std::max(next_, here);
-    // Half of the buffers at once: a notice to the device costs as much as the rest of a read.
-    if (next_ != here && stream->room() < stream->buffers() / 2) return;
+    if (next_ != here && !stream->HalfFree()) return;
     // What was asked for is not wanted any more: an item was dropped.
     if (next_ == here) stream->Forget();
     stream->BeginBatch();

@@ -175,12 +175,13 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   if (n_logit_rows_ == 0) {
     while (plan_.stages[last_stage_].kind != StageKind::kQkv) --last_stage_;
   }
-  const bool was_wide = std::exchange(wide_, n_rows_ > plan_.step_rows);
-  const uint64_t values_end = wide_ ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
+  const bool wide = n_rows_ > plan_.step_rows;
+  const uint64_t values_end = wide ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit());
   ReleaseYielded(values_end);
-  if (was_wide && !wide_ && !plan_.Streams()) ReleaseWideValues();
+  if (wide_ && !wide && !plan_.Streams()) ReleaseWideValues();
+  wide_ = wide;
   THIMBLE_RETURN_IF_ERROR(kv_.BringRows(kv_rows_));
   stage_ = 0;
   phase_ = Phase::kBegin;
@@ -212,18 +213,18 @@ void StagedRunner::Yield(uint64_t bytes) {
 
 void StagedRunner::ReleaseYielded(uint64_t values_end) {
   if (yielded_bytes_ == 0) return;
-  // A part of a huge page that is given back stays in RAM until the kernel gets round to parting
-  // it, and what is written there again takes small pages besides: measured, 5.6 MiB of a group of
-  // 32.
+  // Whole huge pages: what is written to a part of one again would take small pages.
   const uint64_t begin = AlignUp(std::max(ResidentLimit(), values_end), Arena::kHugePageBytes);
   const uint64_t end = AlignDown(KvBegin(), Arena::kHugePageBytes);
   if (begin < end) arena_->Release(begin, end);
 }
 
 // A prompt's values, where nothing else lies over them. What is before step_end may be registered
-// with the kernel, which holds it then.
+// with the kernel, which holds it then, and the huge page in which it ends.
 void StagedRunner::ReleaseWideValues() {
-  arena_->Release(plan_.step_end, std::min(plan_.resident_offset, KvBegin()));
+  const uint64_t begin =
+      plan_.Streams() ? AlignUp(plan_.step_end, Arena::kHugePageBytes) : plan_.step_end;
+  arena_->Release(begin, std::min(plan_.resident_offset, KvBegin()));
 }
 
 void StagedRunner::Rest() {

@@ -67,7 +67,7 @@ class LazyReader final : public WeightReader {
 
 class TileRingTest : public testing::Test {
  protected:
-  // With room for so many bytes of resident tiles.
+  // With room for so many bytes of resident tiles; UINT64_MAX: without a ceiling.
   void Make(uint64_t resident_bytes) {
     FakeShape shape;
     shape.n_layers = 3;
@@ -79,7 +79,9 @@ class TileRingTest : public testing::Test {
     options.max_rows = 1;
     Result<Plan> all = MakePlan(*model_, options);
     ASSERT_TRUE(all.ok()) << all.status().ToString();
-    options.budget_bytes = all->peak_bytes - all->resident_bytes + resident_bytes;
+    if (resident_bytes != UINT64_MAX) {
+      options.budget_bytes = all->peak_bytes - all->resident_bytes + resident_bytes;
+    }
     Result<Plan> plan = MakePlan(*model_, options);
     ASSERT_TRUE(plan.ok()) << plan.status().ToString();
     plan_ = std::move(*plan);
@@ -171,7 +173,7 @@ TEST_F(TileRingTest, AllOfTheRingButASpanIsUnderWayWhereReadsTakeTheirTime) {
 }
 
 TEST_F(TileRingTest, WhereAllTilesStayEachIsReadOnceAndTheRingIsGivenBack) {
-  Make(kGiB);
+  Make(UINT64_MAX);
   const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
   ASSERT_FALSE(plan_.Streams());
   const uint64_t ring_pages = AlignDown(plan_.ring_bytes, kReadAlignment);

@@ -231,14 +231,14 @@ TEST_F(KvRamTest, ALayersBlocksOfAPromptLieTogetherInTheFile) {
   ASSERT_OK(blocks.status());
   const auto txn = env_->BeginRead();
   ASSERT_OK(txn.status());
-  const uint64_t pitch = AlignUp(shape_.BlockHalves() * sizeof(uint16_t) + 16, kReadAlignment);
+  const uint64_t pitch = KvLayerFileBytes(shape_);
   size_t together = 0;
   for (uint16_t layer = 0; layer < shape_.n_layers; ++layer) {
     const std::byte* before = nullptr;
     for (const KvBlockName& name : sequence.blocks) {
       const auto value = txn->Get(*blocks, Key().Raw(name).U16(layer).bytes());
       ASSERT_TRUE(value.ok() && *value);
-      together += (*value)->data() == before + pitch ? 1 : 0;
+      together += before != nullptr && (*value)->data() == before + pitch ? 1 : 0;
       before = (*value)->data();
     }
   }

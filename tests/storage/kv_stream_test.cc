@@ -20,12 +20,12 @@ constexpr uint64_t kPitch = 2 * kReadAlignment;
 
 class KvStreamTest : public testing::Test {
  protected:
-  KvStreamTest() : bytes_(Pattern(512 * 1024, 3)), memory_(512 * 1024) {
+  KvStreamTest() : bytes_(Pattern(512 * 1024, 3)), memory_(2 * kMiB) {
     const std::string path = directory_.path() + "/file";
     FILE* file = std::fopen(path.c_str(), "wb");
     std::fwrite(bytes_.data(), 1, bytes_.size(), file);
     std::fclose(file);
-    auto stream = KvStream::Open(path, ReaderBackend::kAuto, kLayerBytes, kLeadBytes);
+    auto stream = KvStream::Open(path, ReaderBackend::kAuto, kLayerBytes, kPitch);
     EXPECT_OK(stream.status());
     stream_ = std::move(*stream);
   }
@@ -109,6 +109,31 @@ TEST_F(KvStreamTest, OthersAreReadByThemselves) {
   EXPECT_EQ(stream_->stats().reads, 8U);
 }
 
+TEST_F(KvStreamTest, AFailedReadFailsEachOfItsBlocks) {
+  Begin(17, 3);
+  stream_->BeginBatch();
+  for (uint32_t i = 0; i < 3; ++i) stream_->Start({1, 0, i}, PageOf(62 + i));  // 64: none
+  stream_->EndBatch();
+  EXPECT_EQ(stream_->Take({1, 0, 1}).status().code(), StatusCode::kDataLoss);
+  EXPECT_EQ(stream_->Take({1, 0, 2}).status().code(), StatusCode::kDataLoss);
+  stream_->Start({1, 1, 0}, PageOf(3));
+  EXPECT_TRUE(Same({1, 1, 0}, PageOf(3))) << "and no others";
+}
+
+TEST_F(KvStreamTest, NoMoreReadsAreUnderWayThanTheReaderTakes) {
+  Begin(100, 60);
+  stream_->BeginBatch();
+  uint32_t started = 0;
+  for (; stream_->room() > 0; ++started) {
+    stream_->Start({1, started, 0}, PageOf(started % 60));
+    EXPECT_EQ(stream_->HalfFree(), started + 1 <= WeightReader::kMaxInFlight / 2);
+  }
+  stream_->EndBatch();
+  EXPECT_EQ(started, WeightReader::kMaxInFlight);
+  for (uint32_t i = 0; i < started; ++i) EXPECT_TRUE(Same({1, i, 0}, PageOf(i % 60))) << i;
+  EXPECT_TRUE(stream_->HalfFree());
+}
+
 TEST_F(KvStreamTest, WhatIsReadAtOnceIsBounded) {
   Begin(48, 2);
   stream_->BeginBatch();
@@ -116,6 +141,12 @@ TEST_F(KvStreamTest, WhatIsReadAtOnceIsBounded) {
   stream_->EndBatch();
   for (uint32_t i = 0; i < 40; ++i) EXPECT_TRUE(Same({1, 0, i}, PageOf(i))) << i;
   EXPECT_EQ(stream_->stats().reads, 4U) << "a quarter of the buffers each";
+  Begin(160, 2);
+  stream_->BeginBatch();
+  for (uint32_t i = 0; i < 40; ++i) stream_->Start({2, 0, i}, PageOf(i));
+  stream_->EndBatch();
+  for (uint32_t i = 0; i < 40; ++i) EXPECT_TRUE(Same({2, 0, i}, PageOf(i))) << i;
+  EXPECT_EQ(stream_->stats().reads, 4U + 2U) << "256 KiB and the rest";
 }
 
 TEST_F(KvStreamTest, TheRingOfBuffersGoesRoundWhateverIsSkipped) {
