@@ -11,7 +11,8 @@ namespace thimble {
 // What the control group holds besides the arena, measured on amd64 with SmolLM2-135M at ceilings
 // of 16, 24 and 64 MiB:
 //  - the program's own pages that stay in use, locked: 3.0 to 3.4 MiB (program_pages.h);
-//  - shared libraries' pages: 1.5 to 2 MiB;
+//  - shared libraries' pages, not locked: 1.5 to 2 MiB where nobody outside the group has them in
+//    RAM, as in a container of its own;
 //  - the heap, stacks and LMDB's dirty pages: 1.2 MiB anonymous; 32 connections
 //    (rpc/connections.h) take 1.1 MiB more;
 //  - the kernel: page tables, sockets, the rings of io_uring, slab: 0.5 to 0.7 MiB;

@@ -19,6 +19,7 @@ struct Segment {
   void* pages;
   uint64_t bytes;
   bool writable;
+  bool library;  // not the program's own
 };
 
 // Calls `use` for every segment of the program and its libraries: the file's own pages in those
@@ -35,9 +36,9 @@ void ForEachSegment(Use use) {
       // The loader gives addresses as numbers.
       // NOLINTNEXTLINE(performance-no-int-to-ptr)
       void* const pages = reinterpret_cast<void*>(static_cast<uintptr_t>(begin));
-      (*static_cast<Use*>(data))(Segment{pages,
-                                         AlignUp(address + header.p_memsz, page_bytes) - begin,
-                                         (header.p_flags & PF_W) != 0});
+      (*static_cast<Use*>(data))(Segment{
+          pages, AlignUp(address + header.p_memsz, page_bytes) - begin,
+          (header.p_flags & PF_W) != 0, info->dlpi_name != nullptr && info->dlpi_name[0] != 0});
     }
     return 0;
   };
@@ -77,7 +78,7 @@ Status KeepProgramPages() {
   uint64_t refused_bytes = 0;
   int error = 0;
   ForEachSegment([&](const Segment& s) {
-    if (s.writable || ::mlock2(s.pages, s.bytes, MLOCK_ONFAULT) == 0) return;
+    if (s.writable || s.library || ::mlock2(s.pages, s.bytes, MLOCK_ONFAULT) == 0) return;
     refused_bytes += s.bytes;
     error = errno;
   });

@@ -5,6 +5,7 @@ Skipped where no group can be made (an unprivileged container).
 """
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -152,6 +153,57 @@ def what_others_in_the_group_take_is_given_up(test):
     daemon.stop()
 
 
+def libraries_of_its_own(test):
+    """As in a container: nobody else has them in RAM, so that every page of them is charged to the group."""
+    directory = os.path.join(test.scratch, "lib")
+    os.mkdir(directory)
+    linked = subprocess.run(["ldd", test.thimbled], capture_output=True, text=True, check=False).stdout
+    for word in linked.split():
+        if word.startswith("/") and "ld-linux" not in word:
+            shutil.copy(word, directory)
+    return {"LD_LIBRARY_PATH": directory}
+
+
+def locked_files(daemon):
+    """Names of the files of which pages are locked in the daemon's memory."""
+    files, name = set(), ""
+    with open(f"/proc/{daemon.process.pid}/smaps", encoding="utf-8") as smaps:
+        for line in smaps:
+            words = line.split()
+            if "-" in words[0]:
+                name = os.path.basename(words[5]) if len(words) > 5 else ""
+            elif words[0] == "VmFlags:" and "lo" in words:
+                files.add(name)
+    return files
+
+
+def a_crowd_beside_libraries_of_its_own(test):
+    need_groups()
+    model = os.path.join(test.scratch, "llama.gguf")
+    make_model.make_llama(model, "Q8_0", seed=5, width=512, ffn=1536, layers=16, vocabulary=4096)
+    environment = libraries_of_its_own(test)
+    harness.drop_page_cache()
+    group = test.group(24 * MIB)
+    daemon = test.daemon(model=model, group=group, options=["--max-active", "8", "--max-queue", "200"],
+                         environment=environment)
+    daemon.ready(seconds=120)
+    # The kernel must have something to take: 2 MiB of libraries.
+    locked = locked_files(daemon)
+    assert os.path.basename(test.thimbled) in locked, locked
+    assert not [name for name in locked if ".so" in name], locked
+    options = ("--ignore-eos", "--temperature", 0)
+    long = [daemon.start_generate(PROMPT * (3 + i % 4), *options, "--max-tokens", 80) for i in range(8)]
+    long[0].wait_for_tokens(20)
+    crowd = [daemon.start_generate(f"{i}. " + PROMPT, *options, "--max-tokens", 4) for i in range(40)]
+    said = [client.finish(400) for client in long + crowd]
+    assert group.oom_kills() == 0 and daemon.alive(), "an OOM kill in the group"
+    assert all(len(one.require().ids) == 80 for one in said[:8])
+    # Of the crowd some are turned away: there are so many connections at a time, and no more.
+    assert sum(one.status == 0 for one in said[8:]) >= 20, [one.status for one in said[8:]]
+    print(f"        peak {group.peak() / MIB:.2f} MiB of 24")
+    daemon.stop()
+
+
 def smollm2_inside(test, limit):
     if not os.path.exists(harness.SMOLLM2):
         raise harness.Skip("scripts/get-model smollm2 was not run")
@@ -169,4 +221,4 @@ def smollm2_inside_24_mib(test):
 if __name__ == "__main__":
     harness.main(built_in_model_inside_64_mib, built_in_model_inside_24_mib, built_in_model_inside_16_mib,
                  own_group_is_made_and_removed, a_model_larger_than_the_ceiling,
-                 what_others_in_the_group_take_is_given_up, smollm2_inside_64_mib, smollm2_inside_24_mib)
+                 what_others_in_the_group_take_is_given_up, a_crowd_beside_libraries_of_its_own, smollm2_inside_64_mib, smollm2_inside_24_mib)

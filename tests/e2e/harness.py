@@ -180,7 +180,7 @@ class Client:
 
 
 class Daemon:
-    def __init__(self, test, model=BUILTIN, state=None, group=None, options=()):
+    def __init__(self, test, model=BUILTIN, state=None, group=None, options=(), environment=None):
         self.test, self.group = test, group
         self.state = state or tempfile.mkdtemp(prefix="state-", dir=test.scratch)
         self.socket = os.path.join(self.state, "socket")
@@ -195,6 +195,7 @@ class Daemon:
             command += ["--http", "off"]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env={**os.environ, **(environment or {})},
                                             preexec_fn=group.enter if group else None)
         test.daemons.append(self)
 
