@@ -208,8 +208,8 @@ void Engine::Rest() {
   ::malloc_trim(0);
 }
 
-void Engine::KeepRoom() {
-  if (!pressure_) return;
+bool Engine::KeepRoom() {
+  if (!pressure_) return false;
   const uint64_t before = pressure_->yielded_bytes();
   const uint64_t wanted = pressure_->Yield(MovableBytes(plan_), runner_->stats().passes);
   runner_->Yield(wanted);
@@ -219,6 +219,7 @@ void Engine::KeepRoom() {
                                 : "the resident weights have their room again")
         .AddBytes("left", pressure_->left_bytes());
   }
+  return wanted > 0;
 }
 
 DaemonStatus Engine::Describe() const {

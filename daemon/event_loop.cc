@@ -1,5 +1,6 @@
 #include "daemon/event_loop.h"
 
+#include <algorithm>
 #include <bit>
 #include <csignal>
 #include <utility>
@@ -121,11 +122,11 @@ Status EventLoop::Run() {
       RunSteps();
       Tidy();
     }
-    if (keep_room_) keep_room_();
+    const bool watch = keep_room_ && keep_room_() && rests_ < kRests;
     CheckProgress(work);
     io_.restart();
     io_.poll();
-    const std::chrono::milliseconds tick = Tick();
+    const std::chrono::milliseconds tick = watch ? std::min(Tick(), kWatchTick) : Tick();
     const size_t events = server_.Poll(work ? std::chrono::milliseconds(0) : tick);
     Rest(work || events != 0 || tick == kShortTick);
     if (stuck_)

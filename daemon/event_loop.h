@@ -30,6 +30,8 @@ class EventLoop {
  public:
   static constexpr std::chrono::milliseconds kStepBurst{2};
   static constexpr std::chrono::milliseconds kIdleTick{150};
+  // Where others in the group take memory, until the last rest.
+  static constexpr std::chrono::milliseconds kWatchTick{20};
   static constexpr std::chrono::milliseconds kShortTick{5};
 
   // Takes SIGTERM, SIGINT and SIGHUP over. `grace`: for clients to take what was sent before they
@@ -77,8 +79,8 @@ class EventLoop {
   void SetTidy(std::function<void()> tidy) { tidy_ = std::move(tidy); }
 
   // Called in every turn, idle ones too: the time to look at what others do to the control group.
-  // Must take no time worth speaking of.
-  void SetKeepRoom(std::function<void()> keep_room) { keep_room_ = std::move(keep_room); }
+  // Must take no time worth speaking of. True: somebody takes, and it wants to look again soon.
+  void SetKeepRoom(std::function<bool()> keep_room) { keep_room_ = std::move(keep_room); }
 
   // For timers and sockets of others.
   [[nodiscard]] boost::asio::io_context& io() { return io_; }
@@ -106,7 +108,7 @@ class EventLoop {
   std::function<bool()> short_tick_;
   std::function<void()> rest_;
   std::function<void()> tidy_;
-  std::function<void()> keep_room_;
+  std::function<bool()> keep_room_;
   // Turns with work since the last rest; at 8, 16, 32 ... of them things are tidied.
   static constexpr uint64_t kFirstTidy = 8;
   uint64_t work_turns_ = 0;

@@ -117,7 +117,7 @@ int Serve(Config config, const std::function<Result<Invocation>()>& reread) {
     if (!http.ok()) return Fail(http.status());
     loop.SetRest([&engine] { engine.Rest(); });
     loop.SetTidy(DropProgramPageCache);
-    loop.SetKeepRoom([&engine] { engine.KeepRoom(); });
+    loop.SetKeepRoom([&engine] { return engine.KeepRoom(); });
     loop.SetReload([&] { ApplyReread(reread(), config); });
     WarnOfRemote("listen", config.listen);
     WarnOfRemote("http", config.http);

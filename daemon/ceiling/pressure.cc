@@ -35,10 +35,14 @@ bool PressureGauge::Look() {
   const Result<std::string> stat = fs_->Read(directory_ + "/memory.stat");
   if (!stat.ok()) return false;
   // v1's total_ lines include groups beneath, as the usage does; it has no line for the slab.
-  for (const char* list : {"active_file", "inactive_file", "slab_reclaimable"}) {
-    const uint64_t bytes = ParseStat(*stat, std::string(v1 ? "total_" : "") + list).value_or(0);
-    left_bytes_ += std::min(bytes, UINT64_MAX - left_bytes_);
-  }
+  const auto line = [&](const char* name) {
+    return ParseStat(*stat, std::string(v1 ? "total_" : "") + name).value_or(0);
+  };
+  const uint64_t mapped = line(v1 ? "mapped_file" : "file_mapped");
+  const uint64_t cache = line("active_file") + line("inactive_file");
+  const uint64_t in_use = mapped - std::min(mapped, line("unevictable"));
+  left_bytes_ += cache - std::min(cache, in_use);
+  left_bytes_ += line("slab_reclaimable");
   return true;
 }
 

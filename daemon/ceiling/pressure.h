@@ -1,8 +1,8 @@
 // How close the group is to its limit, and what the arena should give up so that the kernel need
 // not kill: the reserve (budget.h) covers what thimble itself needs, not what others in the group
 // do (a shell in the container, a health check, a sidecar in the pod). It is asked in every turn of
-// the event loop, idle every 150 ms: who takes all that is left in less is not met by it. Called
-// by: the engine. Memory: some strings.
+// the event loop, idle every 150 ms, every 20 once something is given up: who takes all that is
+// left in less is not met by it. Called by: the engine. Memory: some strings.
 #pragma once
 
 #include <chrono>
@@ -19,6 +19,7 @@ class PressureGauge {
   using Clock = std::chrono::steady_clock;
 
   // What should be free, or what the kernel can take back at once: page cache, caches of its own.
+  // Not page cache that is mapped, as shared libraries are: what is in use comes back at once.
   static constexpr uint64_t kLeastLeft = uint64_t{1} << 20;
   // The arena is given up and taken back in huge pages.
   static constexpr uint64_t kUnit = uint64_t{2} << 20;
