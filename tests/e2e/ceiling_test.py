@@ -5,7 +5,6 @@ Skipped where no group can be made (an unprivileged container).
 """
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -144,24 +143,13 @@ def what_others_in_the_group_take_is_given_up(test):
     assert alone.ids == beside.ids == after.ids
     assert 'event=pressure note="the control group is nearly full' in daemon.log(), daemon.log()
 
-
     def come_back():
         daemon.generate(PROMPT, *options).require()
         return "have their room again" in daemon.log() and daemon.memory("RssAnon") >= least + 4 * MIB
+
     harness.wait_until(come_back, 60, "resident weights come back")
     assert daemon.generate(PROMPT, *options).require().ids == alone.ids
     daemon.stop()
-
-
-def libraries_of_its_own(test):
-    """As in a container: nobody else has them in RAM, so that every page of them is charged to the group."""
-    directory = os.path.join(test.scratch, "lib")
-    os.mkdir(directory)
-    linked = subprocess.run(["ldd", test.thimbled], capture_output=True, text=True, check=False).stdout
-    for word in linked.split():
-        if word.startswith("/") and "ld-linux" not in word:
-            shutil.copy(word, directory)
-    return {"LD_LIBRARY_PATH": directory}
 
 
 def locked_files(daemon):
@@ -181,7 +169,7 @@ def a_crowd_beside_libraries_of_its_own(test):
     need_groups()
     model = os.path.join(test.scratch, "llama.gguf")
     make_model.make_llama(model, "Q8_0", seed=5, width=512, ffn=1536, layers=16, vocabulary=4096)
-    environment = libraries_of_its_own(test)
+    environment = test.own_libraries()
     harness.drop_page_cache()
     group = test.group(24 * MIB)
     daemon = test.daemon(model=model, group=group, options=["--max-active", "8", "--max-queue", "200"],
@@ -221,4 +209,5 @@ def smollm2_inside_24_mib(test):
 if __name__ == "__main__":
     harness.main(built_in_model_inside_64_mib, built_in_model_inside_24_mib, built_in_model_inside_16_mib,
                  own_group_is_made_and_removed, a_model_larger_than_the_ceiling,
-                 what_others_in_the_group_take_is_given_up, a_crowd_beside_libraries_of_its_own, smollm2_inside_64_mib, smollm2_inside_24_mib)
+                 what_others_in_the_group_take_is_given_up, a_crowd_beside_libraries_of_its_own,
+                 smollm2_inside_64_mib, smollm2_inside_24_mib)

@@ -268,6 +268,17 @@ class Test:
     def daemon(self, **arguments):
         return Daemon(self, **arguments)
 
+    def own_libraries(self):
+        """Copies of the libraries thimbled links, and the environment that has it use them. As in a container: nobody
+        else has them in RAM, so that every page of them is charged to the daemon's group."""
+        directory = os.path.join(self.scratch, "lib")
+        os.mkdir(directory)
+        listed = subprocess.run(["ldd", self.thimbled], capture_output=True, text=True, check=True).stdout
+        for line in listed.splitlines():
+            if "=> /" in line:
+                shutil.copy(line.split("=> ")[1].split()[0], directory)
+        return {"LD_LIBRARY_PATH": directory}
+
     def group(self, limit):
         group = MemoryGroup(limit)
         self.groups.append(group)

@@ -8,7 +8,6 @@ libraries are copied first, so that every page of theirs is charged to the group
 import os
 import shutil
 import socket
-import subprocess
 import time
 
 import harness
@@ -19,19 +18,6 @@ CORE = 0.005
 MEMORY = 12 * MIB
 SECONDS = 10
 REST = 12  # the event loop gives RAM back after 5 s and after 10
-
-
-def own_copy(test):
-    """A copy of thimbled with its libraries beside it: (program, library directory)."""
-    libraries = os.path.join(test.scratch, "lib")
-    os.mkdir(libraries)
-    program = shutil.copy(test.thimbled, test.scratch)
-    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    for line in listed.splitlines():
-        if "=> /" in line:
-            path = line.split("=> ")[1].split()[0]
-            shutil.copyfile(path, os.path.join(libraries, os.path.basename(path)))
-    return program, libraries
 
 
 def spent(daemon):
@@ -82,12 +68,12 @@ def an_idle_daemon_is_quiet_and_small(test):
     if not harness.can_make_groups():
         raise harness.Skip("no memory control group can be made here")
     group = test.group(64 * MIB)
-    test.thimbled, libraries = own_copy(test)
+    environment = test.own_libraries()
+    test.thimbled = shutil.copy(test.thimbled, test.scratch)
     path = os.path.join(test.scratch, "http")
     harness.drop_page_cache()
-    os.environ["LD_LIBRARY_PATH"] = libraries
-    daemon = test.daemon(model=harness.BUILTIN, group=group, options=["--http", "unix:" + path])
-    del os.environ["LD_LIBRARY_PATH"]
+    daemon = test.daemon(model=harness.BUILTIN, group=group, options=["--http", "unix:" + path],
+                         environment=environment)
     harness.wait_until(lambda: "event=ready" in daemon.log(), 120, "ready")
     check(daemon, group, "fresh")
     said = daemon.generate("Once upon a time there was a cat", "--max-tokens", 400, "--ignore-eos").require()
