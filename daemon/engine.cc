@@ -211,7 +211,8 @@ void Engine::Rest() {
 bool Engine::KeepRoom() {
   if (!pressure_) return false;
   const uint64_t before = pressure_->yielded_bytes();
-  const uint64_t wanted = pressure_->Yield(MovableBytes(plan_), runner_->stats().passes);
+  const uint64_t wanted = pressure_->Yield(
+      MovableBytes(plan_), [this](uint64_t enough) { return runner_->Growth(enough); });
   runner_->Yield(wanted);
   if ((wanted > 0) != (before > 0)) {
     LogLine(wanted > 0 ? LogLevel::kNotice : LogLevel::kInfo, "pressure")

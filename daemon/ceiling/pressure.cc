@@ -18,15 +18,17 @@ PressureGauge::PressureGauge(const CgroupFs& fs, int version, std::string limit_
       limit_bytes_(limit_bytes),
       clock_(std::move(clock)) {}
 
-bool PressureGauge::Look() {
+bool PressureGauge::Look(const std::function<uint64_t(uint64_t)>& growth) {
   const bool v1 = version_ == 1;
   const Result<std::string> usage =
       fs_->Read(directory_ + (v1 ? "/memory.usage_in_bytes" : "/memory.current"));
   const std::optional<uint64_t> used = usage.ok() ? ParseLimit(*usage) : std::optional<uint64_t>();
   if (!used.has_value()) return false;
   left_bytes_ = limit_bytes_ - std::min(limit_bytes_, *used);
+  const uint64_t beside = kLeastLeft + (yielded_bytes_ > 0 ? kEnoughLeft + kUnit : 0);
+  needed_bytes_ = kLeastLeft + growth(left_bytes_ - std::min(left_bytes_, beside));
   // The other files are read only where it matters.
-  if (left_bytes_ >= kLeastLeft && yielded_bytes_ == 0) return true;
+  if (left_bytes_ >= needed_bytes_ && yielded_bytes_ == 0) return true;
   // An operator may have changed the limit.
   if (const Result<std::string> limit = fs_->Read(limit_file_); limit.ok()) {
     limit_bytes_ = ParseLimit(*limit).value_or(limit_bytes_);
@@ -39,10 +41,11 @@ bool PressureGauge::Look() {
     return ParseStat(*stat, std::string(v1 ? "total_" : "") + name).value_or(0);
   };
   const uint64_t mapped = line(v1 ? "mapped_file" : "file_mapped");
+  const uint64_t unwritten =
+      line(v1 ? "dirty" : "file_dirty") + line(v1 ? "writeback" : "file_writeback");
+  const uint64_t not_at_once = mapped - std::min(mapped, line("unevictable")) + unwritten;
   const uint64_t cache = line("active_file") + line("inactive_file");
-  const uint64_t in_use = mapped - std::min(mapped, line("unevictable"));
-  left_bytes_ += cache - std::min(cache, in_use);
-  left_bytes_ += line("slab_reclaimable");
+  left_bytes_ += cache - std::min(cache, not_at_once) + line("slab_reclaimable");
   return true;
 }
 
@@ -54,27 +57,28 @@ void PressureGauge::Alarm(Clock::time_point now) {
   back_at_ = now + calm_;
 }
 
-uint64_t PressureGauge::Yield(uint64_t most_bytes, uint64_t passes) {
+uint64_t PressureGauge::Yield(uint64_t most_bytes,
+                              const std::function<uint64_t(uint64_t enough)>& growth) {
   const Clock::time_point begin = clock_();
-  if (begin < next_look_ || !Look()) return yielded_bytes_;
+  if (begin < next_look_ || !Look(growth)) return yielded_bytes_;
   const Clock::time_point now = clock_();
-  if (left_bytes_ < kLeastLeft) {
-    yielded_bytes_ = std::min(yielded_bytes_ + AlignUp(kLeastLeft - left_bytes_, kUnit),
+  if (left_bytes_ < needed_bytes_) {
+    yielded_bytes_ = std::min(yielded_bytes_ + AlignUp(needed_bytes_ - left_bytes_, kUnit),
                               AlignUp(most_bytes, kUnit));
     Alarm(now);
   } else if (yielded_bytes_ > 0) {
-    if (left_bytes_ < kLeastLeft + kEnoughLeft + kUnit) {
+    if (left_bytes_ < needed_bytes_ + kEnoughLeft + kUnit) {
       back_at_ = now + calm_;
-    } else if (now >= back_at_ && passes >= back_pass_) {
+    } else if (now >= back_at_) {
       yielded_bytes_ -= kUnit;
       taken_back_ = true;
       taken_back_at_ = now;
       back_at_ = now + kBackPeriod;
-      back_pass_ = passes + kBackPasses;
     }
   }
   const Clock::duration period = left_bytes_ < kLeastLeft + kUnit ? kShortPeriod : kPeriod;
-  next_look_ = now + std::max(period, kLookShare * (now - begin));
+  look_takes_ = std::clamp<Clock::duration>(now - begin, kQuickLook, 2 * look_takes_);
+  next_look_ = now + std::max(period, kLookShare * look_takes_);
   return yielded_bytes_;
 }
 

@@ -19,7 +19,9 @@ class PressureGauge {
   using Clock = std::chrono::steady_clock;
 
   // What should be free, or what the kernel can take back at once: page cache, caches of its own.
-  // Not page cache that is mapped, as shared libraries are: what is in use comes back at once.
+  // Not page cache that is mapped, as shared libraries are, for what is in use comes back; nor what
+  // is still to be written: with v1 who needs a page then sleeps up to 100 ms
+  // (VMSCAN_THROTTLE_WRITEBACK), the event loop, too. Nor what the arena may still take.
   static constexpr uint64_t kLeastLeft = uint64_t{1} << 20;
   // The arena is given up and taken back in huge pages.
   static constexpr uint64_t kUnit = uint64_t{2} << 20;
@@ -28,14 +30,16 @@ class PressureGauge {
   static constexpr uint64_t kEnoughLeft = uint64_t{256} << 10;
   static constexpr std::chrono::seconds kCalm{2};
   static constexpr std::chrono::seconds kMostCalm{300};
-  // Then a unit in this time is taken back, and in so many passes, which fill it.
+  // Then a unit in this time is taken back.
   static constexpr std::chrono::milliseconds kBackPeriod{250};
-  static constexpr uint64_t kBackPasses = 2;
   // Between two looks at the kernel's numbers: while there is more than enough, and else; in any
-  // case so many times what the last look took (60 us on a fast processor).
+  // case so many times what a look takes. That is what the last one took, but at most twice what
+  // the one before it did: in a full group the kernel makes who opens a file sleep for 100 ms now
+  // and then, and the next look must not come 5 s after that one.
   static constexpr std::chrono::milliseconds kPeriod{20};
   static constexpr std::chrono::milliseconds kShortPeriod{2};
   static constexpr int kLookShare = 50;
+  static constexpr std::chrono::microseconds kQuickLook{40};  // as kShortPeriod allows
 
   // `limit_file`: where the limit in force stands, in the directory of the group it holds for;
   // `limit_bytes`: what it says now. `fs` must outlive the gauge.
@@ -43,9 +47,10 @@ class PressureGauge {
                 std::function<Clock::time_point()> clock = Clock::now);
 
   // Bytes of the arena that should be given up now: a multiple of kUnit, the first that is not
-  // below `most_bytes` at most. `passes`: that have gone over the weights so far. What cannot be
+  // below `most_bytes` at most. `growth(enough)`: bytes that the arena may take beyond what it has
+  // in RAM, before the next look; more than that where it is not above `enough`. What cannot be
   // read changes nothing.
-  uint64_t Yield(uint64_t most_bytes, uint64_t passes);
+  uint64_t Yield(uint64_t most_bytes, const std::function<uint64_t(uint64_t enough)>& growth);
 
   // As of the last look, and what Yield has said last.
   [[nodiscard]] uint64_t left_bytes() const { return left_bytes_; }
@@ -53,7 +58,7 @@ class PressureGauge {
 
  private:
   // False where it cannot be read.
-  bool Look();
+  bool Look(const std::function<uint64_t(uint64_t)>& growth);
   void Alarm(Clock::time_point now);
 
   const CgroupFs* fs_;
@@ -63,11 +68,12 @@ class PressureGauge {
   uint64_t limit_bytes_;
   std::function<Clock::time_point()> clock_;
   uint64_t left_bytes_ = UINT64_MAX;
+  uint64_t needed_bytes_ = kLeastLeft;  // kLeastLeft and what the arena may still take
   uint64_t yielded_bytes_ = 0;
   Clock::time_point next_look_;
+  Clock::duration look_takes_ = kPeriod;
   Clock::time_point back_at_;  // when a unit may be taken back, at the earliest
-  uint64_t back_pass_ = 0;
-  bool taken_back_ = false;  // since the last alarm
+  bool taken_back_ = false;    // since the last alarm
   Clock::time_point taken_back_at_;
   std::chrono::seconds calm_ = kCalm;
 };

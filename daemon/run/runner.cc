@@ -76,6 +76,7 @@ class StagedRunner final : public Runner {
   }
   void Rest() override;
   void Yield(uint64_t bytes) override;
+  [[nodiscard]] uint64_t Growth(uint64_t enough) override;
 
   [[nodiscard]] bool running() const override { return running_; }
   [[nodiscard]] size_t stage() const override { return stage_; }
@@ -96,6 +97,7 @@ class StagedRunner final : public Runner {
   // What lies between that, or the values of the pass, and the keys and values.
   void ReleaseYielded(uint64_t values_end);
   void ReleaseWideValues();
+  void Release(uint64_t begin, uint64_t end);
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
@@ -123,6 +125,7 @@ class StagedRunner final : public Runner {
 
   bool running_ = false;
   uint64_t yielded_bytes_ = 0;  // of the resident set
+  uint64_t in_ram_bytes_ = 0;   // of the arena, at least
   std::vector<ActiveItem> items_;
   std::vector<KvPassRows> kv_rows_;
   uint32_t n_rows_ = 0;
@@ -216,7 +219,27 @@ void StagedRunner::ReleaseYielded(uint64_t values_end) {
   // Whole huge pages: what is written to a part of one again would take small pages.
   const uint64_t begin = AlignUp(std::max(ResidentLimit(), values_end), Arena::kHugePageBytes);
   const uint64_t end = AlignDown(KvBegin(), Arena::kHugePageBytes);
-  if (begin < end) arena_->Release(begin, end);
+  Release(begin, end);
+}
+
+void StagedRunner::Release(uint64_t begin, uint64_t end) {
+  if (begin >= end) return;
+  arena_->Release(begin, end);
+  in_ram_bytes_ = 0;
+}
+
+uint64_t StagedRunner::Growth(uint64_t enough) {
+  const uint64_t end = plan_.peak_bytes;
+  const uint64_t weights_end =
+      std::max(std::min(ResidentLimit(), plan_.resident_end), plan_.wide_end);
+  uint64_t kv_begin = KvBegin();
+  // A slot that lies over resident tiles takes all of the huge page in which it begins.
+  if (kv_begin < plan_.resident_end) kv_begin = AlignDown(kv_begin, Arena::kHugePageBytes);
+  const uint64_t most = weights_end + end - std::clamp(kv_begin, weights_end, end);
+  if (most > in_ram_bytes_ + enough) {
+    in_ram_bytes_ = arena_->InRam(0, AlignDown(end, kReadAlignment));
+  }
+  return most - std::min(most, in_ram_bytes_);
 }
 
 // A prompt's values, where nothing else lies over them. What is before step_end may be registered
@@ -224,7 +247,7 @@ void StagedRunner::ReleaseYielded(uint64_t values_end) {
 void StagedRunner::ReleaseWideValues() {
   const uint64_t begin =
       plan_.Streams() ? AlignUp(plan_.step_end, Arena::kHugePageBytes) : plan_.step_end;
-  arena_->Release(begin, std::min(plan_.resident_offset, KvBegin()));
+  Release(begin, std::min(plan_.resident_offset, KvBegin()));
 }
 
 void StagedRunner::Rest() {
@@ -232,7 +255,7 @@ void StagedRunner::Rest() {
   kv_.Rest();
   ReleaseWideValues();
   ReleaseYielded(0);
-  arena_->Release(std::max(plan_.resident_end, plan_.step_end), KvBegin());
+  Release(std::max(plan_.resident_end, plan_.step_end), KvBegin());
 }
 
 void StagedRunner::Drop(size_t index) {

@@ -84,6 +84,13 @@ class Runner {
   // these weights are streamed. Fewer than the last time: they come back as passes go on. In the
   // middle of a tile nothing happens, so it is to be called again and again.
   virtual void Yield(uint64_t bytes) { static_cast<void>(bytes); }
+  // Bytes that the arena may take within a pass beyond what it has in RAM: weights and values that
+  // are not there yet. May be too much, but not where that is above `enough`: then the kernel is
+  // asked, which takes 20 us for 24 MiB.
+  [[nodiscard]] virtual uint64_t Growth(uint64_t enough) {
+    static_cast<void>(enough);
+    return 0;
+  }
 
   [[nodiscard]] virtual bool running() const = 0;
   // Index in plan.stages of the stage that runs or runs next.
