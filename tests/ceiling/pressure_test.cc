@@ -32,10 +32,10 @@ class FakeGroup final : public CgroupFs {
     const std::string prefix = version == 1 ? "total_" : "";
     return own + prefix + "inactive_file " + std::to_string(cache / 2) + "\n" + prefix +
            "active_file " + std::to_string(cache - cache / 2) + "\n" + prefix +
-           (version == 1 ? "mapped_file " : "file_mapped ") + std::to_string(mapped) + "\n" + prefix +
-           (version == 1 ? "dirty " : "file_dirty ") + std::to_string(dirty) + "\n" + prefix +
-           (version == 1 ? "writeback " : "file_writeback ") + std::to_string(writeback) + "\n" +
-           prefix + "unevictable " + std::to_string(locked) + "\n" +
+           (version == 1 ? "mapped_file " : "file_mapped ") + std::to_string(mapped) + "\n" +
+           prefix + (version == 1 ? "dirty " : "file_dirty ") + std::to_string(dirty) + "\n" +
+           prefix + (version == 1 ? "writeback " : "file_writeback ") + std::to_string(writeback) +
+           "\n" + prefix + "unevictable " + std::to_string(locked) + "\n" +
            (version == 2 ? "slab_reclaimable " + std::to_string(slab) + "\n" : "");
   }
   [[nodiscard]] bool IsDirectory(const std::string&) const override { return false; }
