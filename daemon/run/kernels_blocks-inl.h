@@ -185,23 +185,17 @@ HWY_INLINE void AddFifthBits(const uint8_t* bits, uint8_t* q) {
 template <>
 struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
-    Scales(block, o, b, tile);
+    tile.d[b][o] = LoadU16(block);
     Map32(block + 2, tile.q[o] + b * kBlock,
           [](VPart v) HWY_ATTR { return hn::Xor(v, SetPart(kSignFlip)); });
-  }
-  static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
-    tile.d[b][o] = LoadU16(block);
   }
 };
 
 template <>
 struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, false> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
-    Scales(block, o, b, tile);
-    UnpackNibbles(block + 2, tile.q[o] + b * kBlock);
-  }
-  static HWY_INLINE void Scales(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
+    UnpackNibbles(block + 2, tile.q[o] + b * kBlock);
   }
 };
 
@@ -416,25 +410,39 @@ struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
   }
 };
 
+// An integer, since the address may lie beyond the weights, where a pointer may not point.
+HWY_INLINE void PrefetchLine(uintptr_t address) {
+  hwy::Prefetch(reinterpret_cast<const uint8_t*>(address));  // NOLINT(*-no-int-to-ptr)
+}
+
 // Rows of a tile follow each other in memory and so do tiles: fetch the same place one tile on.
 template <class Shape>
 HWY_INLINE void PrefetchNextTile(const uint8_t* row, size_t row_bytes) {
   const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + kTileOutputs * row_bytes;
   HWY_UNROLL(8)
   for (size_t byte = 0; byte < Shape::kBytes * (kTileColumns / Shape::kElements); byte += 64) {
-    // An integer, since the address may lie beyond the weights, where a pointer may not point.
-    hwy::Prefetch(reinterpret_cast<const uint8_t*>(ahead + byte));  // NOLINT(*-no-int-to-ptr)
+    PrefetchLine(ahead + byte);
   }
+}
+
+// Of the bytes [ahead, ahead + kTileOutputs * n_blocks * kBytes) the b-th of n_blocks parts. A few
+// lines with each product: all at once they would fill the processor's buffers for misses, which
+// would then lie idle while it computes.
+template <class Shape>
+HWY_INLINE void PrefetchPart(uintptr_t ahead, size_t b) {
+  constexpr size_t kPart = kTileOutputs * Shape::kBytes / (Shape::kElements / kBlock);
+  HWY_UNROLL(16)
+  for (size_t byte = 0; byte < kPart; byte += 64) PrefetchLine(ahead + b * kPart + byte);
 }
 
 // Calls body(block, o, b) for the blocks of a tile: outputs [0, n_outputs) of rows row_bytes apart,
 // the blocks of 32 [0, n_blocks) from `weights` on.
-template <class Shape, class Body>
+template <class Shape, bool kPrefetch, class Body>
 HWY_INLINE void ForEachBlock(const uint8_t* weights, size_t row_bytes, size_t n_outputs,
                              size_t n_blocks, Body body) {
   for (size_t o = 0; o < n_outputs; ++o) {
     const uint8_t* row = weights + o * row_bytes;
-    PrefetchNextTile<Shape>(row, row_bytes);
+    if constexpr (kPrefetch) PrefetchNextTile<Shape>(row, row_bytes);
     if constexpr (Shape::kElements == kBlock) {
       if (n_blocks == kTileBlocks) {
         HWY_UNROLL(8)
@@ -452,9 +460,9 @@ HWY_INLINE void ForEachBlock(const uint8_t* weights, size_t row_bytes, size_t n_
 template <class Shape>
 HWY_INLINE void UnpackTile(const uint8_t* weights, size_t row_bytes, size_t n_outputs,
                            size_t n_blocks, Tile& tile) {
-  ForEachBlock<Shape>(weights, row_bytes, n_outputs, n_blocks,
-                      [&tile](const uint8_t* block, size_t o, size_t b)
-                          HWY_ATTR { Shape::Unpack(block, o, b, tile); });
+  ForEachBlock<Shape, true>(weights, row_bytes, n_outputs, n_blocks,
+                            [&tile](const uint8_t* block, size_t o, size_t b)
+                                HWY_ATTR { Shape::Unpack(block, o, b, tile); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -6,6 +6,7 @@
 //   acc = acc + weight_min * (x_scale * x_sum).
 // Memory: a Tile and 64 rows of 16 sums on the stack, 20 KiB.
 #include <cassert>
+#include <type_traits>
 
 #if defined(THIMBLE_KERNELS_QUANT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef THIMBLE_KERNELS_QUANT_INL_H_
@@ -27,6 +28,8 @@ namespace HWY_NAMESPACE {
 inline constexpr size_t kRowBatch = 64;
 // From this many rows on, transposing the tile costs less than reducing each row's sums.
 inline constexpr size_t kPackRows = 3;
+// Of weights, what is computed in the time that memory takes to answer, and some more.
+inline constexpr size_t kAheadBytes = size_t{12} * 1024;
 
 HWY_NOINLINE inline void PrepareQ8(const float* x, size_t columns, void* out) {
   const DF df;
@@ -72,7 +75,7 @@ HWY_INLINE void AddSums(const Tile& tile, const RowView& x, size_t n_blocks, int
     for (size_t g = 0; g < n_groups; ++g) {
       const int x_sum = GroupSum<C>(x.sum, g);
       const VI isum = hn::Sub(hn::Load(di, isums[g] + o), hn::Set(di, offset * x_sum));
-      sum = AddGroup<C>(sum, isum, tile.scale[g] + o, tile.min[g] + o,
+      sum = AddGroup<C>(sum, isum, hn::Load(df, tile.scale[g] + o), MinOf<C>(tile.min[g] + o),
                         x.scale[g * C::kGroup / kBlock], x_sum);
     }
     hn::Store(sum, df, acc + o);
@@ -90,24 +93,66 @@ HWY_NOINLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, in
 
 #if THIMBLE_KERNELS_512
 // One row by 16 outputs whose values go from the blocks to the products without a stop in the tile.
+// ahead: the bytes that are wanted next, of as many outputs and columns.
 template <TensorType kType>
-HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, const RowView& x,
-                          size_t n_blocks, Tile& tile, float* acc) {
+HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, uintptr_t ahead,
+                          const RowView& x, size_t n_blocks, Tile& tile, float* acc) {
   using Shape = Block<kType>;
-  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
   // The small integers first: their loads and stores overlap the products.
-  ForEachBlock<Shape>(weights, row_bytes, kTileOutputs, n_blocks,
-                      [&tile](const uint8_t* block, size_t o, size_t b)
-                          HWY_ATTR { Shape::Scales(block, o, b, tile); });
-  const size_t columns = n_blocks * kBlock;
+  ForEachBlock<Shape, false>(weights, row_bytes, kTileOutputs, n_blocks,
+                             [&tile](const uint8_t* block, size_t o, size_t b)
+                                 HWY_ATTR { Shape::Scales(block, o, b, tile); });
+  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
   GroupSumsOf<Shape::kGroup, Shape::kSigned>(
       [=](size_t o, size_t column) HWY_ATTR {
-        return VBytes{
-            Stream<kType>::Load64(weights + o * row_bytes, column, column + 64 <= columns)};
+        if (o % 8 == 0) PrefetchPart<Shape>(ahead, column / kBlock + o / 8);
+        return VBytes{Stream<kType>::Load64(weights + o * row_bytes, column)};
       },
       x.q, n_blocks, isums);
   ExpandScales<Shape>(n_blocks, tile);
   AddSums<CoreOf<Shape>>(tile, x, n_blocks, Shape::kOffset, isums, acc);
+}
+
+// The same of all columns at once, of blocks of 32, which need no tile at all.
+template <TensorType kType>
+HWY_INLINE void StreamBlocksOfRow(const uint8_t* weights, size_t row_bytes, uintptr_t ahead,
+                                  const RowView& x, size_t n_blocks, float* out) {
+  using Shape = Block<kType>;
+  using C = CoreOf<Shape>;
+  const DF df;
+  // Scale and minimum are copied together, two blocks ahead: loads and stores, which overlap the
+  // products.
+  using Halves = std::conditional_t<Shape::kHasMin, uint32_t, uint16_t>;
+  constexpr size_t kCopies = 4;
+  alignas(64) Halves halves[kCopies][kTileOutputs];
+  const auto copy = [=, &halves](size_t b) HWY_ATTR {
+    if (b >= n_blocks) return;
+    const uint8_t* block = weights + b * Shape::kBytes;
+    HWY_UNROLL(16)
+    for (size_t o = 0; o < kTileOutputs; ++o) {
+      std::memcpy(&halves[b % kCopies][o], block + o * row_bytes, sizeof(Halves));
+    }
+  };
+  copy(0);
+  copy(1);
+  VF sum = hn::Zero(df);
+  for (size_t b = 0; b < n_blocks; ++b) {
+    PrefetchPart<Shape>(ahead, b);
+    copy(b + 2);
+    const VI dots{Stream<kType>::Dots(weights + b * Shape::kBytes, row_bytes, x.q + b * kBlock)};
+    const int x_sum = GroupSum<C>(x.sum, b);
+    const VI isum = hn::Sub(dots, hn::Set(DI(), Shape::kOffset * x_sum));
+    const Halves* of_block = halves[b % kCopies];
+    if constexpr (Shape::kHasMin) {
+      const __m512i both = _mm512_load_si512(of_block);
+      const VF scale{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(both))};
+      const VF min{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)))};
+      sum = AddGroup<C>(sum, isum, scale, min, x.scale[b], x_sum);
+    } else {
+      sum = AddGroup<C>(sum, isum, LoadHalf(of_block), hn::Zero(df), x.scale[b], x_sum);
+    }
+  }
+  hn::StoreU(sum, df, out);
 }
 #endif
 
@@ -142,8 +187,9 @@ HWY_NOINLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks, i
       }
       HWY_UNROLL(8)
       for (size_t r = 0; r < kRows; ++r) {
-        sum[r] = AddGroup<C>(sum[r], isum[r], tile.scale[g] + o, tile.min[g] + o,
-                             x[r].scale[g * C::kGroup / kBlock], x_sum[r]);
+        sum[r] =
+            AddGroup<C>(sum[r], isum[r], hn::Load(df, tile.scale[g] + o), MinOf<C>(tile.min[g] + o),
+                        x[r].scale[g * C::kGroup / kBlock], x_sum[r]);
       }
     }
     HWY_UNROLL(8)
@@ -176,8 +222,24 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
   if (n_outputs % kTileOutputs != 0) std::memset(&tile, 0, sizeof(tile));
   alignas(64) float acc[kRowBatch][kTileOutputs];
   RowView views[kRowBatch];
+#if THIMBLE_KERNELS_512
+  // Fetched ahead by whole rows of tiles, in which the order is another one.
+  const size_t outputs_bytes = kTileOutputs * row_bytes;
+  const size_t ahead_bytes = outputs_bytes * ((kAheadBytes + outputs_bytes - 1) / outputs_bytes);
+#endif
   for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
+#if THIMBLE_KERNELS_512
+    if constexpr (Stream<kType>::kByBlock) {
+      if (n_rows == 1 && outputs == kTileOutputs) {
+        const uint8_t* from = w + o * row_bytes;
+        const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + ahead_bytes;
+        StreamBlocksOfRow<kType>(from, row_bytes, ahead, ViewRow(x, columns, 0), columns / kBlock,
+                                 y + o);
+        continue;
+      }
+    }
+#endif
     for (size_t row = 0; row < n_rows; row += kRowBatch) {
       const size_t rows = std::min(kRowBatch, n_rows - row);
       for (size_t r = 0; r < rows; ++r) {
@@ -196,10 +258,12 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
         continue;
 #endif
 #if THIMBLE_KERNELS_512
-        if constexpr (Stream<kType>::kExists) {
+        if constexpr (Stream<kType>::kExists && !Stream<kType>::kByBlock) {
           if (rows == 1 && outputs == kTileOutputs) {
             const RowView view = ViewRow(x + row * x_stride_bytes, columns, column);
-            StreamRow<kType>(from, row_bytes, view, n_blocks, tile, acc[0]);
+            const uintptr_t ahead = reinterpret_cast<uintptr_t>(w) + o * row_bytes + ahead_bytes +
+                                    kTileOutputs * (column / Shape::kElements * Shape::kBytes);
+            StreamRow<kType>(from, row_bytes, ahead, view, n_blocks, tile, acc[0]);
             continue;
           }
         }

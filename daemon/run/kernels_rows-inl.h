@@ -96,18 +96,26 @@ struct Core {
 template <class Shape>
 using CoreOf = Core<Shape::kGroup, Shape::kHasMin, Shape::kSigned && !kVnni>;
 
-// The float operations of one group of one row: the one order of sums.
+// The float operations of one group of one row: the one order of sums. min: of types that have one.
 template <class C>
-HWY_INLINE VF AddGroup(VF acc, VI isum, const float* scale, const float* min, float x_scale,
-                       int x_sum) {
+HWY_INLINE VF AddGroup(VF acc, VI isum, VF scale, VF min, float x_scale, int x_sum) {
   const DF df;
-  const VF s = hn::Mul(hn::Load(df, scale), hn::Set(df, x_scale));
+  const VF s = hn::Mul(scale, hn::Set(df, x_scale));
   acc = hn::MulAdd(hn::ConvertTo(df, isum), s, acc);
   if constexpr (C::kHasMin) {
     const float weighted = x_scale * static_cast<float>(x_sum);
-    acc = hn::MulAdd(hn::Load(df, min), hn::Set(df, weighted), acc);
+    acc = hn::MulAdd(min, hn::Set(df, weighted), acc);
   }
   return acc;
+}
+
+template <class C>
+HWY_INLINE VF MinOf(const float* min) {
+  if constexpr (C::kHasMin) {
+    return hn::Load(DF(), min);
+  } else {
+    return hn::Zero(DF());
+  }
 }
 
 template <class C>

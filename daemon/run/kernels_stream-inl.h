@@ -1,6 +1,6 @@
-// One row's products straight from the blocks: 64 values at a time in a 512-bit register, without a
-// stop in the tile, for the types most models are in. The other types and targets go through the
-// tile. Memory: registers.
+// One row's products straight from the blocks, without a stop in the tile, for the types most
+// models are in, in 512-bit registers. The other types and targets go through the tile. Memory:
+// registers.
 #if defined(THIMBLE_KERNELS_STREAM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef THIMBLE_KERNELS_STREAM_INL_H_
 #undef THIMBLE_KERNELS_STREAM_INL_H_
@@ -9,16 +9,19 @@
 #endif
 
 #include "daemon/run/kernels_blocks-inl.h"
+#include "daemon/run/kernels_dot-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace thimble {
 namespace HWY_NAMESPACE {
 
-// Load64(row, column, whole): values [column, column + 64) of a row's blocks, as Unpack would store
-// them; where a row ends in the middle (`whole` is false) the last 32 are anything.
+// Blocks of 32 (kByBlock): Dots(block, row_bytes, x), the sums of 32 products of 16 outputs, the
+// first of whose blocks is `block`. Others: Load64(row, column), values [column, column + 64) of a
+// row's block of 256, as Unpack would store them.
 template <TensorType kType>
 struct Stream {
   static constexpr bool kExists = false;
+  static constexpr bool kByBlock = false;
 };
 
 #if THIMBLE_KERNELS_512
@@ -33,45 +36,64 @@ HWY_INLINE __m512i Both256(const uint8_t* from) {
   return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
-template <>
-struct Stream<TensorType::kQ8_0> {
-  static constexpr size_t kBytes = Block<TensorType::kQ8_0>::kBytes;
+// 16 bytes each from `from`, and 4, 8 and 12 rows on: of outputs o, o + 4, o + 8, o + 12.
+HWY_INLINE __m512i EveryFourth(const uint8_t* from, size_t row_bytes) {
+  const auto at = [=](size_t row) HWY_ATTR {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + row * row_bytes));
+  };
+  __m512i v = _mm512_castsi128_si512(at(0));
+  v = _mm512_inserti32x4(v, at(4), 1);
+  v = _mm512_inserti32x4(v, at(8), 2);
+  return _mm512_inserti32x4(v, at(12), 3);
+}
+HWY_INLINE __m512i FourTimes(const int8_t* from) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+
+// kFirst: of a block's bytes, where its values begin. kNibbles: two to a byte, the first 16 in the
+// low halves; else bytes with a sign.
+template <size_t kFirst, bool kNibbles>
+struct StreamBlocks {
   static constexpr bool kExists = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* row, size_t column, bool whole) {
-    const uint8_t* at = row + column / kBlock * kBytes + 2;
-    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
-    if (whole) {
-      v = _mm512_inserti64x4(v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + kBytes)),
-                             1);
+  static constexpr bool kByBlock = true;
+  static HWY_INLINE __m512i Dots(const uint8_t* block, size_t row_bytes, const int8_t* x) {
+    const __m512i first_x = FourTimes(x);
+    const __m512i second_x = FourTimes(x + 16);
+    VI four[4];
+    HWY_UNROLL(4)
+    for (size_t i = 0; i < 4; ++i) {
+      const uint8_t* values = block + i * row_bytes + kFirst;
+      __m512i first = EveryFourth(values, row_bytes);
+      __m512i second;
+      if constexpr (kNibbles) {
+        const __m512i nibble = _mm512_set1_epi8(15);
+        second = _mm512_and_si512(_mm512_srli_epi16(first, 4), nibble);
+        first = _mm512_and_si512(first, nibble);
+      } else {
+        const __m512i flip = _mm512_set1_epi8(static_cast<char>(kSignFlip));
+        second = _mm512_xor_si512(EveryFourth(values + 16, row_bytes), flip);
+        first = _mm512_xor_si512(first, flip);
+      }
+      const VI sums{_mm512_dpbusd_epi32(_mm512_setzero_si512(), first, first_x)};
+      four[i] = VI{_mm512_dpbusd_epi32(sums.raw, second, second_x)};
     }
-    return _mm512_xor_si512(v, _mm512_set1_epi8(static_cast<char>(kSignFlip)));
+    // four[i]: in 128-bit block j output i + 4j.
+    return SumFour(four[0], four[1], four[2], four[3]).raw;
   }
 };
 
 template <>
-struct Stream<TensorType::kQ4_0> {
-  static constexpr size_t kBytes = Block<TensorType::kQ4_0>::kBytes;
-  static constexpr bool kExists = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* row, size_t column, bool whole) {
-    const uint8_t* at = row + column / kBlock * kBytes + 2;
-    __m256i v = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-    if (whole) {
-      v = _mm256_inserti128_si256(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + kBytes)),
-                                  1);
-    }
-    // Blocks of 128 bits [a, a, b, b], the second of each pair shifted to its high nibbles.
-    const __m512i wide = _mm512_castsi256_si512(v);
-    const __m512i both = _mm512_shuffle_i64x2(wide, wide, 0x50);
-    const __m512i counts = _mm512_set_epi64(0x0004000400040004, 0x0004000400040004, 0, 0,
-                                            0x0004000400040004, 0x0004000400040004, 0, 0);
-    return _mm512_and_si512(_mm512_srlv_epi16(both, counts), _mm512_set1_epi8(15));
-  }
-};
+struct Stream<TensorType::kQ8_0> : StreamBlocks<2, false> {};
+template <>
+struct Stream<TensorType::kQ4_0> : StreamBlocks<2, true> {};
+template <>
+struct Stream<TensorType::kQ4_1> : StreamBlocks<4, true> {};
 
 template <>
 struct Stream<TensorType::kQ4_K> {
+  static constexpr bool kByBlock = false;
   static constexpr bool kExists = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column, bool /*whole*/) {
+  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column) {
     const __m512i v = ShiftHalves<0, 4>(Both256(block + 16 + column / 2));
     return _mm512_and_si512(v, _mm512_set1_epi8(15));
   }
@@ -79,8 +101,9 @@ struct Stream<TensorType::kQ4_K> {
 
 template <>
 struct Stream<TensorType::kQ6_K> {
+  static constexpr bool kByBlock = false;
   static constexpr bool kExists = true;
-  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column, bool /*whole*/) {
+  static HWY_INLINE __m512i Load64(const uint8_t* block, size_t column) {
     const size_t half = column / 128;
     const __m512i low = _mm512_loadu_si512(block + half * 64);
     const __m512i high = Both256(block + 128 + half * 32);

@@ -2,13 +2,18 @@
 // beside the rate at which this processor reads the same memory. Run pinned: `taskset -c 1
 // kernels_bench`.
 #include <benchmark/benchmark.h>
+#include <sys/mman.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "daemon/run/kernels.h"
+#include "storage/base/bytes.h"
 
 namespace thimble {
 namespace {
@@ -20,10 +25,31 @@ size_t OutputsFor(TensorType type, size_t bytes) {
   return bytes / RowBytes(type, kColumns) / 16 * 16;
 }
 
-std::vector<uint8_t> Weights(TensorType type, size_t n_outputs) {
-  std::vector<uint8_t> w(n_outputs * RowBytes(type, kColumns));
+// In huge pages, as the arena is.
+class Memory {
+ public:
+  explicit Memory(size_t bytes)
+      : bytes_(bytes),
+        data_(static_cast<uint8_t*>(std::aligned_alloc(kHuge, AlignUp(bytes, kHuge)))) {
+    static_cast<void>(::madvise(data_.get(), AlignUp(bytes, kHuge), MADV_HUGEPAGE));
+    std::memset(data_.get(), 3, bytes);
+  }
+  [[nodiscard]] uint8_t* data() const { return data_.get(); }
+  [[nodiscard]] size_t size() const { return bytes_; }
+
+ private:
+  static constexpr size_t kHuge = size_t{2} << 20;
+  struct Free {
+    void operator()(uint8_t* data) const { std::free(data); }
+  };
+  size_t bytes_;
+  std::unique_ptr<uint8_t, Free> data_;
+};
+
+Memory Weights(TensorType type, size_t n_outputs) {
+  Memory w(n_outputs * RowBytes(type, kColumns));
   uint32_t state = 1;
-  for (uint8_t& byte : w) {
+  for (uint8_t& byte : std::span(w.data(), w.size())) {
     state = state * 1664525U + 1013904223U;
     byte = static_cast<uint8_t>(state >> 24) & 0x3B;  // as halves, floats and scales: finite
   }
@@ -32,7 +58,7 @@ std::vector<uint8_t> Weights(TensorType type, size_t n_outputs) {
 
 void BM_MatMul(benchmark::State& state, TensorType type, size_t n_rows, size_t bytes) {
   const size_t n_outputs = OutputsFor(type, bytes);
-  const std::vector<uint8_t> w = Weights(type, n_outputs);
+  const Memory w = Weights(type, n_outputs);
   const size_t stride = PreparedRowBytes(FormFor(type), kColumns);
   std::vector<uint8_t> buffer(n_rows * stride + 64);
   uint8_t* x = buffer.data() + (64 - reinterpret_cast<uintptr_t>(buffer.data()) % 64);
@@ -55,7 +81,7 @@ void BM_MatMul(benchmark::State& state, TensorType type, size_t n_rows, size_t b
 
 // The baseline: the C library's search, in vectors, for a byte that is not there.
 void BM_Read(benchmark::State& state, size_t bytes) {
-  const std::vector<uint8_t> memory(bytes, 3);
+  const Memory memory(bytes);
   while (state.KeepRunning()) {
     benchmark::DoNotOptimize(std::memchr(memory.data(), 4, memory.size()));
     benchmark::ClobberMemory();
@@ -64,8 +90,8 @@ void BM_Read(benchmark::State& state, size_t bytes) {
 }
 
 void BM_Copy(benchmark::State& state, size_t bytes) {
-  const std::vector<uint8_t> from(bytes, 3);
-  std::vector<uint8_t> to(bytes);
+  const Memory from(bytes);
+  const Memory to(bytes);
   while (state.KeepRunning()) {
     std::memcpy(to.data(), from.data(), bytes);
     benchmark::ClobberMemory();
