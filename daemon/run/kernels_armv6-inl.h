@@ -205,10 +205,10 @@ HWY_INLINE void AddTile(const uint8_t* weights, size_t row_bytes, size_t n_outpu
   using C = CoreOf<Shape>;
   if constexpr (kType == TensorType::kQ8_0 || kType == TensorType::kQ4_0) {
     using Weights = std::conditional_t<kType == TensorType::kQ8_0, ByteWeights, NibbleWeights>;
-    ForEachBlock<Shape>(weights, row_bytes, n_outputs, n_blocks,
-                        [&tile](const uint8_t* block, size_t o, size_t b) {
-                          hn::Store(LoadHalf(block), DF(), tile.scale[b] + o);
-                        });
+    ForEachBlock<Shape, true>(weights, row_bytes, n_outputs, n_blocks,
+                              [&tile](const uint8_t* block, size_t o, size_t b) {
+                                hn::Store(LoadHalf(block), DF(), tile.scale[b] + o);
+                              });
     AddAllRows<C, Weights, Shape::kBytes>(weights + sizeof(uint16_t), row_bytes, tile, views,
                                           n_rows, n_blocks, Shape::kOffset, n_outputs, acc);
   } else {
