@@ -19,6 +19,7 @@ package_packages=(dpkg-dev file)
 lint_packages=(clang-format clang-tidy)
 # For the status page's test; fonts, because Chromium without any measures no text.
 page_packages=(chromium fonts-dejavu-core)
+arm_packages=(g++-arm-linux-gnueabi)
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
