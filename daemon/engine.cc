@@ -211,8 +211,11 @@ void Engine::Rest() {
 bool Engine::KeepRoom() {
   if (!pressure_) return false;
   const uint64_t before = pressure_->yielded_bytes();
+  // What the gauge says next counts on what it has said.
+  if (!runner_->Yield(before)) return before > 0;
   const uint64_t wanted = pressure_->Yield(
-      MovableBytes(plan_), [this](uint64_t enough) { return runner_->Growth(enough); });
+      MovableBytes(plan_),
+      [this](uint64_t yielded, uint64_t enough) { return runner_->Growth(yielded, enough); });
   runner_->Yield(wanted);
   if ((wanted > 0) != (before > 0)) {
     LogLine(wanted > 0 ? LogLevel::kNotice : LogLevel::kInfo, "pressure")

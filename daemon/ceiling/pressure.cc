@@ -18,15 +18,18 @@ PressureGauge::PressureGauge(const CgroupFs& fs, int version, std::string limit_
       limit_bytes_(limit_bytes),
       clock_(std::move(clock)) {}
 
-bool PressureGauge::Look(const std::function<uint64_t(uint64_t)>& growth) {
+uint64_t PressureGauge::LeftBeside(uint64_t reserved) const {
+  return left_bytes_ - std::min(left_bytes_, reserved);
+}
+
+bool PressureGauge::Look(const Growth& growth) {
   const bool v1 = version_ == 1;
   const Result<std::string> usage =
       fs_->Read(directory_ + (v1 ? "/memory.usage_in_bytes" : "/memory.current"));
   const std::optional<uint64_t> used = usage.ok() ? ParseLimit(*usage) : std::optional<uint64_t>();
   if (!used.has_value()) return false;
   left_bytes_ = limit_bytes_ - std::min(limit_bytes_, *used);
-  const uint64_t beside = kLeastLeft + (yielded_bytes_ > 0 ? kEnoughLeft + kUnit : 0);
-  needed_bytes_ = kLeastLeft + growth(left_bytes_ - std::min(left_bytes_, beside));
+  needed_bytes_ = kLeastLeft + growth(yielded_bytes_, LeftBeside(kLeastLeft + kUnit));
   // The other files are read only where it matters.
   if (left_bytes_ >= needed_bytes_ && yielded_bytes_ == 0) return true;
   // An operator may have changed the limit.
@@ -57,8 +60,7 @@ void PressureGauge::Alarm(Clock::time_point now) {
   back_at_ = now + calm_;
 }
 
-uint64_t PressureGauge::Yield(uint64_t most_bytes,
-                              const std::function<uint64_t(uint64_t enough)>& growth) {
+uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
   const Clock::time_point begin = clock_();
   if (begin < next_look_ || !Look(growth)) return yielded_bytes_;
   const Clock::time_point now = clock_();
@@ -67,7 +69,8 @@ uint64_t PressureGauge::Yield(uint64_t most_bytes,
                               AlignUp(most_bytes, kUnit));
     Alarm(now);
   } else if (yielded_bytes_ > 0) {
-    if (left_bytes_ < needed_bytes_ + kEnoughLeft + kUnit) {
+    const uint64_t beside = kLeastLeft + kEnoughLeft;
+    if (left_bytes_ < beside + growth(yielded_bytes_ - kUnit, LeftBeside(beside))) {
       back_at_ = now + calm_;
     } else if (now >= back_at_) {
       yielded_bytes_ -= kUnit;
@@ -76,7 +79,7 @@ uint64_t PressureGauge::Yield(uint64_t most_bytes,
       back_at_ = now + kBackPeriod;
     }
   }
-  const Clock::duration period = left_bytes_ < kLeastLeft + kUnit ? kShortPeriod : kPeriod;
+  const Clock::duration period = left_bytes_ < needed_bytes_ + kUnit ? kShortPeriod : kPeriod;
   look_takes_ = std::clamp<Clock::duration>(now - begin, kQuickLook, 2 * look_takes_);
   next_look_ = now + std::max(period, kLookShare * look_takes_);
   return yielded_bytes_;

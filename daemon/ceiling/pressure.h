@@ -25,17 +25,17 @@ class PressureGauge {
   static constexpr uint64_t kLeastLeft = uint64_t{1} << 20;
   // The arena is given up and taken back in huge pages.
   static constexpr uint64_t kUnit = uint64_t{2} << 20;
-  // How much more than kLeastLeft must be left after a unit is taken back, and for how long before:
-  // twice as long after each time that it was too early.
+  // How much more than kLeastLeft must be left once a unit that is taken back is filled, and for
+  // how long before: twice as long after each time that it was too early.
   static constexpr uint64_t kEnoughLeft = uint64_t{256} << 10;
   static constexpr std::chrono::seconds kCalm{2};
   static constexpr std::chrono::seconds kMostCalm{300};
   // Then a unit in this time is taken back.
   static constexpr std::chrono::milliseconds kBackPeriod{250};
-  // Between two looks at the kernel's numbers: while there is more than enough, and else; in any
-  // case so many times what a look takes. That is what the last one took, but at most twice what
-  // the one before it did: in a full group the kernel makes who opens a file sleep for 100 ms now
-  // and then, and the next look must not come 5 s after that one.
+  // Between two looks at the kernel's numbers: while there is more than enough by a unit, and else;
+  // in any case so many times what a look takes. That is what the last one took, but at most twice
+  // what the one before it did, of the first one kQuickLook: in a full group the kernel makes who
+  // opens a file sleep for 100 ms now and then, and the next look must not come 5 s after that one.
   static constexpr std::chrono::milliseconds kPeriod{20};
   static constexpr std::chrono::milliseconds kShortPeriod{2};
   static constexpr int kLookShare = 50;
@@ -46,11 +46,14 @@ class PressureGauge {
   PressureGauge(const CgroupFs& fs, int version, std::string limit_file, uint64_t limit_bytes,
                 std::function<Clock::time_point()> clock = Clock::now);
 
+  // `growth(yielded, enough)`: bytes that the arena may take beyond what it has in RAM, before the
+  // next look, if so much of it is given up; more than that where it is not above `enough`.
+  using Growth = std::function<uint64_t(uint64_t yielded, uint64_t enough)>;
+
   // Bytes of the arena that should be given up now: a multiple of kUnit, the first that is not
-  // below `most_bytes` at most. `growth(enough)`: bytes that the arena may take beyond what it has
-  // in RAM, before the next look; more than that where it is not above `enough`. What cannot be
+  // below `most_bytes` at most. Not to be asked before what it said last is done. What cannot be
   // read changes nothing.
-  uint64_t Yield(uint64_t most_bytes, const std::function<uint64_t(uint64_t enough)>& growth);
+  uint64_t Yield(uint64_t most_bytes, const Growth& growth);
 
   // As of the last look, and what Yield has said last.
   [[nodiscard]] uint64_t left_bytes() const { return left_bytes_; }
@@ -58,7 +61,9 @@ class PressureGauge {
 
  private:
   // False where it cannot be read.
-  bool Look(const std::function<uint64_t(uint64_t)>& growth);
+  bool Look(const Growth& growth);
+  // What may be taken of what is left beside `reserved`.
+  [[nodiscard]] uint64_t LeftBeside(uint64_t reserved) const;
   void Alarm(Clock::time_point now);
 
   const CgroupFs* fs_;
@@ -71,7 +76,7 @@ class PressureGauge {
   uint64_t needed_bytes_ = kLeastLeft;  // kLeastLeft and what the arena may still take
   uint64_t yielded_bytes_ = 0;
   Clock::time_point next_look_;
-  Clock::duration look_takes_ = kPeriod;
+  Clock::duration look_takes_ = kQuickLook;
   Clock::time_point back_at_;  // when a unit may be taken back, at the earliest
   bool taken_back_ = false;    // since the last alarm
   Clock::time_point taken_back_at_;

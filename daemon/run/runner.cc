@@ -75,8 +75,8 @@ class StagedRunner final : public Runner {
     tile_bytes_ = nullptr;
   }
   void Rest() override;
-  void Yield(uint64_t bytes) override;
-  [[nodiscard]] uint64_t Growth(uint64_t enough) override;
+  bool Yield(uint64_t bytes) override;
+  [[nodiscard]] uint64_t Growth(uint64_t yielded, uint64_t enough) override;
 
   [[nodiscard]] bool running() const override { return running_; }
   [[nodiscard]] size_t stage() const override { return stage_; }
@@ -92,8 +92,15 @@ class StagedRunner final : public Runner {
 
   // Where the arena's keys and values begin.
   [[nodiscard]] uint64_t KvBegin() const;
-  // Where the resident set has to end: before these, and what it has yielded.
-  [[nodiscard]] uint64_t ResidentLimit() const;
+  // Where the resident set has to end with `yielded` bytes of it given up: before these, and that.
+  [[nodiscard]] uint64_t ResidentLimit(uint64_t yielded) const;
+  // What may be in RAM then: [0, front_end) and [back_begin, plan.peak_bytes).
+  struct Extent {
+    uint64_t front_end = 0;
+    uint64_t back_begin = 0;
+    bool operator==(const Extent&) const = default;
+  };
+  [[nodiscard]] Extent ExtentWith(uint64_t yielded) const;
   // What lies between that, or the values of the pass, and the keys and values.
   void ReleaseYielded(uint64_t values_end);
   void ReleaseWideValues();
@@ -125,7 +132,8 @@ class StagedRunner final : public Runner {
 
   bool running_ = false;
   uint64_t yielded_bytes_ = 0;  // of the resident set
-  uint64_t in_ram_bytes_ = 0;   // of the arena, at least
+  Extent extent_;               // of the last call of Growth
+  uint64_t in_ram_bytes_ = 0;   // of it, at least
   std::vector<ActiveItem> items_;
   std::vector<KvPassRows> kv_rows_;
   uint32_t n_rows_ = 0;
@@ -181,7 +189,7 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   const bool wide = n_rows_ > plan_.step_rows;
   const uint64_t values_end = wide ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
-  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit());
+  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit(yielded_bytes_));
   ReleaseYielded(values_end);
   if (wide_ && !wide && !plan_.Streams()) ReleaseWideValues();
   wide_ = wide;
@@ -198,26 +206,29 @@ uint64_t StagedRunner::KvBegin() const {
                           : static_cast<uint64_t>(begin - arena_->all().data());
 }
 
-uint64_t StagedRunner::ResidentLimit() const {
+uint64_t StagedRunner::ResidentLimit(uint64_t yielded) const {
   const uint64_t end = KvBegin();
-  if (yielded_bytes_ == 0) return end;
+  if (yielded == 0) return end;
   // What lies at the end of the arena for keys and values without holding any is not in RAM.
   const uint64_t in_use = std::min(end, plan_.resident_end);
-  const uint64_t limit = in_use - std::min(in_use, yielded_bytes_);
+  const uint64_t limit = in_use - std::min(in_use, yielded);
   return std::max(plan_.resident_offset, AlignDown(limit, Arena::kHugePageBytes));
 }
 
-void StagedRunner::Yield(uint64_t bytes) {
-  if (bytes == yielded_bytes_ || tile_bytes_ != nullptr) return;
+bool StagedRunner::Yield(uint64_t bytes) {
+  if (bytes == yielded_bytes_) return true;
+  if (tile_bytes_ != nullptr) return false;
   yielded_bytes_ = bytes;
-  ring_.Limit(ResidentLimit());
+  ring_.Limit(ResidentLimit(bytes));
   ReleaseYielded(running_ ? ring_.values_end() : 0);
+  return true;
 }
 
 void StagedRunner::ReleaseYielded(uint64_t values_end) {
   if (yielded_bytes_ == 0) return;
   // Whole huge pages: what is written to a part of one again would take small pages.
-  const uint64_t begin = AlignUp(std::max(ResidentLimit(), values_end), Arena::kHugePageBytes);
+  const uint64_t begin =
+      AlignUp(std::max(ResidentLimit(yielded_bytes_), values_end), Arena::kHugePageBytes);
   const uint64_t end = AlignDown(KvBegin(), Arena::kHugePageBytes);
   Release(begin, end);
 }
@@ -228,16 +239,31 @@ void StagedRunner::Release(uint64_t begin, uint64_t end) {
   in_ram_bytes_ = 0;
 }
 
-uint64_t StagedRunner::Growth(uint64_t enough) {
-  const uint64_t end = plan_.peak_bytes;
-  const uint64_t weights_end =
-      std::max(std::min(ResidentLimit(), plan_.resident_end), plan_.wide_end);
-  uint64_t kv_begin = KvBegin();
+StagedRunner::Extent StagedRunner::ExtentWith(uint64_t yielded) const {
+  const uint64_t kv_begin = KvBegin();
   // A slot that lies over resident tiles takes all of the huge page in which it begins.
-  if (kv_begin < plan_.resident_end) kv_begin = AlignDown(kv_begin, Arena::kHugePageBytes);
-  const uint64_t most = weights_end + end - std::clamp(kv_begin, weights_end, end);
+  const uint64_t kv_page = AlignDown(kv_begin, Arena::kHugePageBytes);
+  const uint64_t back_begin = kv_begin < plan_.resident_end ? kv_page : kv_begin;
+  // The huge page in which a prompt's values end is not given back (ReleaseYielded).
+  uint64_t values_end = plan_.wide_end;
+  if (yielded != 0) {
+    values_end =
+        std::max(values_end, std::min(AlignUp(values_end, Arena::kHugePageBytes), kv_page));
+  }
+  const uint64_t front_end =
+      std::max(std::min(ResidentLimit(yielded), plan_.resident_end), values_end);
+  return {front_end, std::clamp(back_begin, front_end, std::max(front_end, plan_.peak_bytes))};
+}
+
+uint64_t StagedRunner::Growth(uint64_t yielded, uint64_t enough) {
+  const Extent extent = ExtentWith(yielded_bytes_);
+  if (extent != std::exchange(extent_, extent)) in_ram_bytes_ = 0;
+  const Extent then = yielded == yielded_bytes_ ? extent : ExtentWith(yielded);
+  const uint64_t most = then.front_end + plan_.peak_bytes - then.back_begin;
   if (most > in_ram_bytes_ + enough) {
-    in_ram_bytes_ = arena_->InRam(0, AlignDown(end, kReadAlignment));
+    in_ram_bytes_ = arena_->InRam(0, AlignDown(extent.front_end, kReadAlignment)) +
+                    arena_->InRam(AlignUp(extent.back_begin, kReadAlignment),
+                                  AlignDown(plan_.peak_bytes, kReadAlignment));
   }
   return most - std::min(most, in_ram_bytes_);
 }

@@ -81,13 +81,15 @@ class Runner {
   virtual void Rest() {}
 
   // Gives `bytes` of the resident set up, with what the last call asked for, as far as it has them:
-  // these weights are streamed. Fewer than the last time: they come back as passes go on. In the
-  // middle of a tile nothing happens, so it is to be called again and again.
-  virtual void Yield(uint64_t bytes) { static_cast<void>(bytes); }
-  // Bytes that the arena may take within a pass beyond what it has in RAM: weights and values that
-  // are not there yet. May be too much, but not where that is above `enough`: then the kernel is
-  // asked, which takes 20 us for 24 MiB.
-  [[nodiscard]] virtual uint64_t Growth(uint64_t enough) {
+  // these weights are streamed. Fewer than the last time: they come back as passes go on. False in
+  // the middle of a tile, where nothing happens: it is to be called again.
+  virtual bool Yield(uint64_t bytes) { return bytes == 0; }
+  // Bytes that the arena may take within a pass beyond what it has in RAM, if `yielded` is given
+  // up: weights, values, and slots of keys and values in use that are not there yet. May be too
+  // much, but not where that is above `enough`: then the kernel is asked, which takes 20 us for
+  // 24 MiB.
+  [[nodiscard]] virtual uint64_t Growth(uint64_t yielded, uint64_t enough) {
+    static_cast<void>(yielded);
     static_cast<void>(enough);
     return 0;
   }

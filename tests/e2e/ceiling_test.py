@@ -122,6 +122,7 @@ def what_others_in_the_group_take_is_given_up(test):
     daemon.ready(seconds=120)
     options = ("--max-tokens", 300, "--ignore-eos", "--temperature", 0)
     alone = daemon.generate(PROMPT, *options).require()
+    full = daemon.memory("RssAnon")
     client = daemon.start_generate(PROMPT, *options)
     client.wait_for_tokens(20)
     # More than the reserve leaves free.
@@ -143,9 +144,13 @@ def what_others_in_the_group_take_is_given_up(test):
     assert alone.ids == beside.ids == after.ids
     assert 'event=pressure note="the control group is nearly full' in daemon.log(), daemon.log()
 
+    assert least <= full - 8 * MIB, (least, full)
+
+    # All but the last two huge pages, that is: pages of the other's files may stay the group's for as long as some
+    # process maps them.
     def come_back():
         daemon.generate(PROMPT, *options).require()
-        return "have their room again" in daemon.log() and daemon.memory("RssAnon") >= least + 4 * MIB
+        return daemon.memory("RssAnon") >= full - 6 * MIB
 
     harness.wait_until(come_back, 60, "resident weights come back")
     assert daemon.generate(PROMPT, *options).require().ids == alone.ids

@@ -97,23 +97,6 @@ TEST_F(RunnerTest, ResidentWeightsThatAreYieldedAndTakenBackChangeNothing) {
   EXPECT_LE(read[5], plan.pass_bytes + plan.pass_bytes / 4 + slack);
 }
 
-// What the pressure gauge counts as taken: the arena's growth, until it is all in RAM.
-TEST_F(RunnerTest, WhatTheArenaMayTakeIsWhatItDoesNotHave) {
-  Open(Options(Granularity::kAuto, 6 * kMiB, 32));
-  Runner& runner = *session_.runner;
-  const Plan& plan = *session_.plan;
-  const auto missing = [&] {
-    const ArenaUse use = runner.arena_use();
-    return plan.peak_bytes - AlignDown(use.work_bytes + use.resident_bytes, 4096);
-  };
-  EXPECT_EQ(runner.Growth(plan.peak_bytes), plan.peak_bytes) << "the kernel need not be asked";
-  EXPECT_EQ(runner.Growth(0), missing());
-  EXPECT_GT(missing(), plan.resident_bytes / 2);
-  for (uint32_t pass = 0; pass < 4; ++pass) Run(SomeTokens(32, pass), 1);
-  EXPECT_LE(runner.Growth(0), missing());
-  EXPECT_LT(missing(), plan.peak_bytes / 4);
-}
-
 TEST_F(RunnerTest, ResidentWeightsAreReadOnce) {
   Open(Options(Granularity::kAuto, UINT64_MAX, 64));
   Run(SomeTokens(4), 4);
