@@ -34,7 +34,7 @@ class Journal {
   // RESOURCE_EXHAUSTED.
   Result<uint64_t> Accept(std::string_view name, std::string_view request);
 
-  // Appends tokens of several requests in one durable commit (one per pass): all or none.
+  // Appends tokens of several requests in one durable commit: all or none.
   // INVALID_ARGUMENT where `index` is not the number of tokens the request has, NOT_FOUND,
   // FAILED_PRECONDITION where it has ended; makes room as Accept does.
   struct Emitted {

@@ -150,6 +150,7 @@ void SchedulerImpl::Suspend(const std::string& why) {
   if (!in_pass_.empty()) runner_.Abort();
   items_.clear();
   in_pass_.clear();
+  (void)JournalTokens();  // what it does not take is computed again
   RecordPending();
   for (const auto& request : requests_) {
     Release(*request);

@@ -9,11 +9,12 @@
 // of the request whose turn it is, at most prompt_chunk rows. A request whose sink is full is left
 // out until it has room; after two seconds it gives its slot to one that waits, and takes its turn
 // when its client reads again. A pass that fails is tried again with one request at a time: only
-// what fails alone has failed. The end of a request: its tokens are journaled, then told. What is
-// kept of a named one is its result; a cancelled request, an unnamed one, and one whose error was
-// told, are forgotten. Called by: the gRPC service, the event loop (Step). Memory: 4 bytes a token
-// of the prompts of queued requests; of an active one its sampler (1 to 18.5 KiB) and about 20
-// bytes a token of its context.
+// what fails alone has failed. Tokens are journaled about once a second: those that a kill or a
+// power cut finds missing are computed again, and are the same. What is kept of the end of a named
+// request is its result, its tokens all journaled; a cancelled request, an unnamed one, and one
+// whose error was told, are forgotten. Called by: the gRPC service, the event loop (Step). Memory:
+// 4 bytes a token of the prompts of queued requests; of an active one its sampler (1 to 18.5 KiB)
+// and about 20 bytes a token of its context.
 #pragma once
 
 #include <cstdint>

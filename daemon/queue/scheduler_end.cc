@@ -1,4 +1,4 @@
-// How a request ends, what the journal keeps of it, and what its client is told.
+// How a request ends, and what its client is told.
 #include <utility>
 
 #include "daemon/queue/scheduler_impl.h"
@@ -7,6 +7,10 @@ namespace thimble {
 
 void SchedulerImpl::End(LiveRequest& request, FinishReason reason, Status error) {
   LeavePass(request);
+  // What is kept of one that failed is what the journal has; nobody is told now.
+  if (request.journaled < request.generated() && Keeps(request, reason) && !JournalTokens().ok()) {
+    TakeBack(request, request.generated() - request.journaled);
+  }
   const bool was_queued = request.state == State::kQueued;
   Release(request);
   const double now = options_.clock();
@@ -39,36 +43,6 @@ void SchedulerImpl::Release(LiveRequest& request) {
   (void)kv_.CloseSequence(request.sequence);
   request.sampler.reset();
   slots_[request.slot] = false;
-}
-
-void SchedulerImpl::Record(const LiveRequest& request) {
-  const RequestResult& result = request.result;
-  // Without a name nobody can ask for the result; a request that was cancelled, or whose client
-  // learns of its error now, may be sent again under its name.
-  const bool forget = request.options.name.empty() || result.reason == FinishReason::kCancelled ||
-                      (result.reason == FinishReason::kError && request.sink != nullptr);
-  std::optional<std::string> outcome;
-  if (!forget) outcome = EncodeOutcome(result);
-  RecordEnd(request.number, std::move(outcome));
-}
-
-void SchedulerImpl::RecordEnd(uint64_t number, std::optional<std::string> outcome) {
-  if (unrecorded_.size() == kMaxUnrecorded) unrecorded_.erase(unrecorded_.begin());
-  unrecorded_.push_back({number, std::move(outcome)});
-  RecordPending();
-}
-
-// What the journal does not take (a full disk) is tried again with the next end or submission;
-// where that never comes the request is taken up at the next start, and ends again.
-void SchedulerImpl::RecordPending() {
-  std::erase_if(unrecorded_, [this](const Unrecorded& end) {
-    const Status status = end.outcome
-                              ? journal_.Finish(end.number, *end.outcome, options_.keep_finished)
-                              : journal_.Remove(end.number);
-    // Neither can succeed later: it is not there, or has ended.
-    return status.ok() || status.code() == StatusCode::kNotFound ||
-           status.code() == StatusCode::kFailedPrecondition;
-  });
 }
 
 void SchedulerImpl::Tell(LiveRequest& request, uint32_t limit, bool at_once) {

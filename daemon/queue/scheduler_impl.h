@@ -1,7 +1,8 @@
 // The scheduler's state, shared by the files that make it up: scheduler.cc (admission, clients),
 // scheduler_queue.cc (those that wait), scheduler_pass.cc (passes and their tokens),
 // scheduler_draft.cc (speculation), scheduler_end.cc (how requests end and are told),
-// scheduler_resume.cc (the journal's requests). Called by: these alone.
+// scheduler_journal.cc (what the journal is given), scheduler_resume.cc (taking it up again).
+// Called by: these alone.
 #pragma once
 
 #include <memory>
@@ -41,6 +42,10 @@ struct LiveRequest {
   [[nodiscard]] bool runnable() const {
     return state == State::kActive && !sink_is_behind() && !sink_is_full();
   }
+  // Whether its end is still to come.
+  [[nodiscard]] bool takes_tokens() const {
+    return state == State::kQueued || state == State::kActive;
+  }
   // Whether it may have a slot. One that gave its slot up waits until its client reads again.
   [[nodiscard]] bool startable() const {
     return state == State::kQueued && !(told_started && sink_is_full());
@@ -53,6 +58,7 @@ struct LiveRequest {
   uint32_t n_prompt = 0;
   std::vector<int32_t> tokens;  // prompt, then generated; capacity reserved when it becomes active
   std::vector<float> log_probabilities;  // of the generated tokens
+  uint32_t journaled = 0;                // tokens of them that the journal has
   StopMatcher stop;                      // has seen the generated tokens
 
   // Its client.
@@ -159,13 +165,24 @@ class SchedulerImpl final : public Scheduler {
                  std::span<const Sampler::Choice> choices);
   void MeasurePass();
 
+  // scheduler_journal.cc
+  // Whether the journal should have the last pass's tokens before they are told.
+  [[nodiscard]] bool JournalIsDue(double now) const;
+  // Gives the journal all that it does not have, in one synced commit: all or none.
+  Status JournalTokens();
+  // Ends the requests whose tokens it did not take; what the last pass gave them is not told.
+  void JournalFailed(const Status& status);
+  static void TakeBack(LiveRequest& request, uint32_t n_tokens);
+  // Whether its result stays in the journal after such an end.
+  [[nodiscard]] static bool Keeps(const LiveRequest& request, FinishReason reason);
+  void Record(const LiveRequest& request);
+  void RecordEnd(uint64_t number, std::optional<std::string> outcome);
+  void RecordPending();
+
   // scheduler_end.cc
   void End(LiveRequest& request, FinishReason reason, Status error = {});
   void Fail(LiveRequest& request, const Status& error);
   void Release(LiveRequest& request);
-  void Record(const LiveRequest& request);
-  void RecordEnd(uint64_t number, std::optional<std::string> outcome);
-  void RecordPending();
   // At most `limit` tokens, as the sink accepts them; the first of them anyway if `at_once`.
   void Tell(LiveRequest& request, uint32_t limit, bool at_once);
   void TellDone(LiveRequest& request);
@@ -195,6 +212,11 @@ class SchedulerImpl final : public Scheduler {
   bool pass_has_prompt_ = false;
   PassCost pass_cost_;  // of passes without prompt rows
 
+  // The journal's newest tokens may be missing for so long: they are the same when they are
+  // computed again. A synced commit takes 0.5 ms of a fast disk, 5 to 50 of an SD card, and wears
+  // it out.
+  static constexpr double kJournalSeconds = 1;
+  double journaled_at_ = -kJournalSeconds;  // when it had all of them
   // Ends that the journal did not take, tried again with the next one. At most kMaxUnrecorded.
   struct Unrecorded {
     uint64_t number;
@@ -203,7 +225,7 @@ class SchedulerImpl final : public Scheduler {
   static constexpr size_t kMaxUnrecorded = 64;
   std::vector<Unrecorded> unrecorded_;
 
-  // Work space of BeginPass and PassDone, reserved at construction.
+  // Work space of BeginPass, PassDone and JournalTokens, reserved at construction.
   std::vector<PassCandidate> candidates_;
   std::vector<LiveRequest*> candidate_requests_;
   std::vector<PassShare> shares_;

@@ -84,8 +84,6 @@ void SchedulerImpl::LeavePass(const LiveRequest& request) {
 }
 
 void SchedulerImpl::PassDone() {
-  ints_.clear();
-  emitted_.clear();
   emitters_.clear();
   MeasurePass();
   const double drawing = options_.clock();
@@ -97,34 +95,17 @@ void SchedulerImpl::PassDone() {
     const std::optional<Emission> emission = TakeRows(*request, items_[i]);
     if (!emission) continue;
     emitters_.push_back(*emission);
-    if (emission->n_tokens == 0) continue;
-    const size_t begin = ints_.size();  // reserved: the spans stay valid
-    const uint32_t first = request->generated() - emission->n_tokens;
-    for (uint32_t t = first; t < request->generated(); ++t) {
-      AppendTokenInts(request->tokens[request->n_prompt + t], request->log_probabilities[t],
-                      &ints_);
-    }
-    emitted_.push_back({request->number, first * kJournalIntsPerToken,
-                        std::span<const int32_t>(ints_).subspan(begin)});
   }
   items_.clear();
   in_pass_.clear();
-  if (!emitted_.empty()) totals_.sample_seconds.Observe(options_.clock() - drawing);
-
-  // Durable before anyone is told.
-  const Status journaled = emitted_.empty() ? Status() : journal_.AppendTokens(emitted_);
-  const double now = options_.clock();
-  estimate_.Measured(pass_has_prompt_, now - pass_began_);
-  for (const Emission& emission : emitters_) {
-    LiveRequest& request = *emission.request;
-    if (!journaled.ok() && emission.n_tokens > 0) {
-      request.tokens.resize(request.tokens.size() - emission.n_tokens);
-      request.log_probabilities.resize(request.log_probabilities.size() - emission.n_tokens);
-      Fail(request, journaled);
-      continue;
-    }
-    Emit(emission, now);
+  double now = options_.clock();
+  if (!emitters_.empty()) totals_.sample_seconds.Observe(now - drawing);
+  if (!emitters_.empty() && JournalIsDue(now)) {
+    if (const Status status = JournalTokens(); !status.ok()) JournalFailed(status);
+    now = options_.clock();
   }
+  estimate_.Measured(pass_has_prompt_, now - pass_began_);
+  for (const Emission& emission : emitters_) Emit(emission, now);
 }
 
 void SchedulerImpl::Emit(const Emission& emission, double now) {
@@ -177,8 +158,7 @@ std::optional<SchedulerImpl::Emission> SchedulerImpl::TakeChoices(
     }
     const Result<std::string> bytes = tokenizer_.TokenBytes(choice.token, false);
     if (!bytes.ok()) {
-      request.tokens.resize(request.tokens.size() - emission.n_tokens);
-      request.log_probabilities.resize(request.log_probabilities.size() - emission.n_tokens);
+      TakeBack(request, emission.n_tokens);
       Fail(request, bytes.status());
       return std::nullopt;
     }

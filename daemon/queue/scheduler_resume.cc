@@ -64,6 +64,7 @@ Status SchedulerImpl::TakeTokens(LiveRequest& request, const std::vector<int32_t
     request.tokens.push_back(token.id);
     request.log_probabilities.push_back(token.log_probability);
   }
+  request.journaled = request.generated();
   return {};
 }
 

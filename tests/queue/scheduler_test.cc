@@ -379,30 +379,5 @@ TEST_F(SchedulerTest, AFullKvMapFailsARequestAndTheOthersFinish) {
   EXPECT_GT(finished, 0U);
 }
 
-TEST_F(SchedulerTest, AFullJournalRefusesOrFailsButNothingUnrecordedIsTold) {
-  world_.journal_map_bytes = 96 * 1024;
-  world_.Restart();
-  std::vector<std::unique_ptr<RecordingSink>> sinks;
-  for (int i = 0; i < 40; ++i) {
-    sinks.push_back(std::make_unique<RecordingSink>());
-    GenerationRequest request = Greedy(i % 40, 100, 20);
-    request.name = "r" + std::to_string(i);
-    const Result<uint64_t> number = world_.scheduler->Submit(request, sinks.back().get());
-    if (!number.ok()) {
-      EXPECT_EQ(number.status().code(), StatusCode::kResourceExhausted);
-      sinks.pop_back();
-    }
-  }
-  EXPECT_LT(sinks.size(), 40U);
-  world_.Run();
-  for (const auto& sink : sinks) {
-    ASSERT_TRUE(sink->done.has_value());
-    EXPECT_EQ(sink->ids.size(), sink->done->generated_tokens);
-    if (!sink->done->error.ok()) {
-      EXPECT_EQ(sink->done->error.code(), StatusCode::kResourceExhausted);
-    }
-  }
-}
-
 }  // namespace
 }  // namespace thimble
