@@ -25,10 +25,16 @@ inline constexpr bool kVnni = true;
 inline constexpr bool kVnni = false;
 #endif
 #undef THIMBLE_KERNELS_512
+#undef THIMBLE_KERNELS_256
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 #define THIMBLE_KERNELS_512 1
 #else
 #define THIMBLE_KERNELS_512 0
+#endif
+#if HWY_TARGET == HWY_AVX2
+#define THIMBLE_KERNELS_256 1
+#else
+#define THIMBLE_KERNELS_256 0
 #endif
 inline constexpr uint8_t kSignFlip = kVnni ? 0x80 : 0;
 inline constexpr int kSignedOffset = kVnni ? 128 : 0;

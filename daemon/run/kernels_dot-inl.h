@@ -54,7 +54,13 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
   const hn::Repartition<int16_t, decltype(di)> d16;
   const hn::Repartition<int8_t, decltype(di)> d8;
   const hn::RebindToUnsigned<decltype(d8)> du8;
-  if constexpr (kSigned) {
+#if THIMBLE_KERNELS_256
+  if constexpr (kSigned && sizeof(acc.raw) == 32) {
+    x.raw = _mm256_sign_epi8(x.raw, w.raw);
+    w.raw = _mm256_abs_epi8(w.raw);  // of -128 it is 128 as an unsigned byte
+  } else
+#endif
+      if constexpr (kSigned) {
     const auto signed_w = hn::BitCast(d8, w);
     const auto signed_x = hn::BitCast(d8, x);
     x = hn::BitCast(du8,
@@ -211,6 +217,42 @@ HWY_INLINE void PackTile(size_t n_blocks, Tile& tile) {
 
 #else
 
+#if THIMBLE_KERNELS_256
+// The sums of the two halves of a, then of b.
+HWY_INLINE VI AddHalves(VI a, VI b) {
+  return hn::Add(VI{_mm256_permute2x128_si256(a.raw, b.raw, 0x20)},
+                 VI{_mm256_permute2x128_si256(a.raw, b.raw, 0x31)});
+}
+
+// As above, 32 columns of eight outputs at a time.
+template <size_t kGroup, bool kSigned>
+HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
+                          int32_t (*isums)[kTileOutputs]) {
+  const DI di;
+  const DBytes d8;
+  for (size_t column = 0; column < n_blocks * kBlock; column += 32) {
+    const VBytes vx = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(x) + column);
+    int32_t* to = isums[column / kGroup];
+    HWY_UNROLL(2)
+    for (size_t o = 0; o < kTileOutputs; o += 8) {
+      VI sums[8];
+      HWY_UNROLL(8)
+      for (size_t i = 0; i < 8; ++i) {
+        sums[i] = DotQuads<kSigned>(hn::Zero(di), hn::LoadU(d8, tile.q[o + i] + column), vx);
+      }
+      // In the low half of the columns' first 16, in the high one of the others.
+      const VI a = SumFour(sums[0], sums[1], sums[2], sums[3]);
+      const VI b = SumFour(sums[4], sums[5], sums[6], sums[7]);
+      if constexpr (kGroup == 32) {
+        hn::Store(AddHalves(a, b), di, to + o);
+      } else {
+        hn::Store(VI{_mm256_permute2x128_si256(a.raw, b.raw, 0x20)}, di, to + o);
+        hn::Store(VI{_mm256_permute2x128_si256(a.raw, b.raw, 0x31)}, di, to + kTileOutputs + o);
+      }
+    }
+  }
+}
+#else
 // As above, 16 columns of four outputs at a time.
 template <size_t kGroup, bool kSigned>
 HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
@@ -234,6 +276,8 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
     }
   }
 }
+
+#endif
 
 HWY_INLINE void PackTile(size_t n_blocks, Tile& tile) {
   const hn::FixedTag<uint8_t, 16> d8;

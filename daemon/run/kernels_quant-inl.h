@@ -113,13 +113,36 @@ HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, uintptr_t ah
   AddSums<CoreOf<Shape>>(tile, x, n_blocks, Shape::kOffset, isums, acc);
 }
 
-// The same of all columns at once, of blocks of 32, which need no tile at all.
+#endif
+
+#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
+// float(i-th scale) and minimum of Lanes(DF()) outputs, whose halves lie in pairs.
+HWY_INLINE void LoadPairs(const uint32_t* from, VF* scale, VF* min) {
+#if THIMBLE_KERNELS_512
+  const __m512i both = _mm512_load_si512(from);
+  *scale = VF{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(both))};
+  *min = VF{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)))};
+#else
+  const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+  const __m256i low = _mm256_and_si256(both, _mm256_set1_epi32(0xFFFF));
+  // Scales, then minimums, in either half; put together by the permutation.
+  const __m256i halves = _mm256_packus_epi32(low, _mm256_srli_epi32(both, 16));
+  const __m256i sorted = _mm256_permute4x64_epi64(halves, 0xD8);
+  *scale = VF{_mm256_cvtph_ps(_mm256_castsi256_si128(sorted))};
+  *min = VF{_mm256_cvtph_ps(_mm256_extracti128_si256(sorted, 1))};
+#endif
+}
+
+// One row by 16 outputs, all columns at once, of blocks of 32, which need no tile at all. ahead:
+// the bytes that are wanted next, of as many outputs and columns.
 template <TensorType kType>
 HWY_INLINE void StreamBlocksOfRow(const uint8_t* weights, size_t row_bytes, uintptr_t ahead,
                                   const RowView& x, size_t n_blocks, float* out) {
   using Shape = Block<kType>;
   using C = CoreOf<Shape>;
   const DF df;
+  constexpr size_t kLanes = hn::MaxLanes(DF());
+  constexpr size_t kVectors = kTileOutputs / kLanes;
   // Scale and minimum are copied together, two blocks ahead: loads and stores, which overlap the
   // products.
   using Halves = std::conditional_t<Shape::kHasMin, uint32_t, uint16_t>;
@@ -135,24 +158,32 @@ HWY_INLINE void StreamBlocksOfRow(const uint8_t* weights, size_t row_bytes, uint
   };
   copy(0);
   copy(1);
-  VF sum = hn::Zero(df);
+  VF sum[kVectors];
+  HWY_UNROLL(2)
+  for (size_t v = 0; v < kVectors; ++v) sum[v] = hn::Zero(df);
   for (size_t b = 0; b < n_blocks; ++b) {
     PrefetchPart<Shape>(ahead, b);
     copy(b + 2);
-    const VI dots{Stream<kType>::Dots(weights + b * Shape::kBytes, row_bytes, x.q + b * kBlock)};
     const int x_sum = GroupSum<C>(x.sum, b);
-    const VI isum = hn::Sub(dots, hn::Set(DI(), Shape::kOffset * x_sum));
-    const Halves* of_block = halves[b % kCopies];
-    if constexpr (Shape::kHasMin) {
-      const __m512i both = _mm512_load_si512(of_block);
-      const VF scale{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(both))};
-      const VF min{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)))};
-      sum = AddGroup<C>(sum, isum, scale, min, x.scale[b], x_sum);
-    } else {
-      sum = AddGroup<C>(sum, isum, LoadHalf(of_block), hn::Zero(df), x.scale[b], x_sum);
+    const uint8_t* block = weights + b * Shape::kBytes;
+    HWY_UNROLL(2)
+    for (size_t v = 0; v < kVectors; ++v) {
+      const VI dots =
+          Stream<kType>::Dots(block + v * kLanes * row_bytes, row_bytes, x.q + b * kBlock);
+      const VI isum = hn::Sub(dots, hn::Set(DI(), Shape::kOffset * x_sum));
+      const Halves* of_block = halves[b % kCopies] + v * kLanes;
+      VF min = hn::Zero(df);
+      VF scale;
+      if constexpr (Shape::kHasMin) {
+        LoadPairs(of_block, &scale, &min);
+      } else {
+        scale = LoadHalf(of_block);
+      }
+      sum[v] = AddGroup<C>(sum[v], isum, scale, min, x.scale[b], x_sum);
     }
   }
-  hn::StoreU(sum, df, out);
+  HWY_UNROLL(2)
+  for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[v], df, out + v * kLanes);
 }
 #endif
 
@@ -222,14 +253,14 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
   if (n_outputs % kTileOutputs != 0) std::memset(&tile, 0, sizeof(tile));
   alignas(64) float acc[kRowBatch][kTileOutputs];
   RowView views[kRowBatch];
-#if THIMBLE_KERNELS_512
+#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
   // Fetched ahead by whole rows of tiles, in which the order is another one.
   const size_t outputs_bytes = kTileOutputs * row_bytes;
   const size_t ahead_bytes = outputs_bytes * ((kAheadBytes + outputs_bytes - 1) / outputs_bytes);
 #endif
   for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
-#if THIMBLE_KERNELS_512
+#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
     if constexpr (Stream<kType>::kByBlock) {
       if (n_rows == 1 && outputs == kTileOutputs) {
         const uint8_t* from = w + o * row_bytes;

@@ -1,6 +1,6 @@
 // One row's products straight from the blocks, without a stop in the tile, for the types most
-// models are in, in 512-bit registers. The other types and targets go through the tile. Memory:
-// registers.
+// models are in, in registers of 512 bits, and of 256 where the blocks are of 32. The other types
+// and targets go through the tile. Memory: registers.
 #if defined(THIMBLE_KERNELS_STREAM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef THIMBLE_KERNELS_STREAM_INL_H_
 #undef THIMBLE_KERNELS_STREAM_INL_H_
@@ -15,9 +15,9 @@ HWY_BEFORE_NAMESPACE();
 namespace thimble {
 namespace HWY_NAMESPACE {
 
-// Blocks of 32 (kByBlock): Dots(block, row_bytes, x), the sums of 32 products of 16 outputs, the
-// first of whose blocks is `block`. Others: Load64(row, column), values [column, column + 64) of a
-// row's block of 256, as Unpack would store them.
+// Blocks of 32 (kByBlock): Dots(block, row_bytes, x), the sums of 32 products of as many outputs as
+// a vector has lanes, the first of whose blocks is `block`. Others: Load64(row, column), values
+// [column, column + 64) of a row's block of 256, as Unpack would store them.
 template <TensorType kType>
 struct Stream {
   static constexpr bool kExists = false;
@@ -56,7 +56,7 @@ template <size_t kFirst, bool kNibbles>
 struct StreamBlocks {
   static constexpr bool kExists = true;
   static constexpr bool kByBlock = true;
-  static HWY_INLINE __m512i Dots(const uint8_t* block, size_t row_bytes, const int8_t* x) {
+  static HWY_INLINE VI Dots(const uint8_t* block, size_t row_bytes, const int8_t* x) {
     const __m512i first_x = FourTimes(x);
     const __m512i second_x = FourTimes(x + 16);
     VI four[4];
@@ -78,16 +78,9 @@ struct StreamBlocks {
       four[i] = VI{_mm512_dpbusd_epi32(sums.raw, second, second_x)};
     }
     // four[i]: in 128-bit block j output i + 4j.
-    return SumFour(four[0], four[1], four[2], four[3]).raw;
+    return SumFour(four[0], four[1], four[2], four[3]);
   }
 };
-
-template <>
-struct Stream<TensorType::kQ8_0> : StreamBlocks<2, false> {};
-template <>
-struct Stream<TensorType::kQ4_0> : StreamBlocks<2, true> {};
-template <>
-struct Stream<TensorType::kQ4_1> : StreamBlocks<4, true> {};
 
 template <>
 struct Stream<TensorType::kQ4_K> {
@@ -119,6 +112,57 @@ struct Stream<TensorType::kQ6_K> {
   }
 };
 
+#elif THIMBLE_KERNELS_256
+
+template <size_t kFirst, bool kNibbles>
+struct StreamBlocks {
+  static constexpr bool kExists = true;
+  static constexpr bool kByBlock = true;
+  static HWY_INLINE VI Dots(const uint8_t* block, size_t row_bytes, const int8_t* x) {
+    const auto load = [=](size_t row) HWY_ATTR {
+      return reinterpret_cast<const __m128i*>(block + row * row_bytes + kFirst);
+    };
+    const __m256i ones = _mm256_set1_epi16(1);
+    if constexpr (kNibbles) {
+      const auto* halves = reinterpret_cast<const __m128i*>(x);
+      const __m256i first_x = _mm256_broadcastsi128_si256(_mm_loadu_si128(halves));
+      const __m256i second_x = _mm256_broadcastsi128_si256(_mm_loadu_si128(halves + 1));
+      const __m256i nibble = _mm256_set1_epi8(15);
+      VI four[4];
+      HWY_UNROLL(4)
+      for (size_t i = 0; i < 4; ++i) {
+        // Of outputs i and i + 4. Sums of four products, at most 4 * 15 * 127, fit 16 bits.
+        const __m256i both = _mm256_loadu2_m128i(load(i + 4), load(i));
+        const __m256i first = _mm256_and_si256(both, nibble);
+        const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+        const __m256i sums = _mm256_add_epi16(_mm256_maddubs_epi16(first, first_x),
+                                              _mm256_maddubs_epi16(second, second_x));
+        four[i] = VI{_mm256_madd_epi16(sums, ones)};
+      }
+      return SumFour(four[0], four[1], four[2], four[3]);
+    } else {
+      const VBytes vx = hn::LoadU(DBytes(), reinterpret_cast<const uint8_t*>(x));
+      VI rows[8];
+      HWY_UNROLL(8)
+      for (size_t i = 0; i < 8; ++i) {
+        const VBytes w = hn::LoadU(DBytes(), reinterpret_cast<const uint8_t*>(load(i)));
+        rows[i] = DotQuads<true>(hn::Zero(DI()), w, vx);
+      }
+      return AddHalves(SumFour(rows[0], rows[1], rows[2], rows[3]),
+                       SumFour(rows[4], rows[5], rows[6], rows[7]));
+    }
+  }
+};
+
+#endif
+
+#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
+template <>
+struct Stream<TensorType::kQ8_0> : StreamBlocks<2, false> {};
+template <>
+struct Stream<TensorType::kQ4_0> : StreamBlocks<2, true> {};
+template <>
+struct Stream<TensorType::kQ4_1> : StreamBlocks<4, true> {};
 #endif
 
 }  // namespace HWY_NAMESPACE
