@@ -153,7 +153,10 @@ HWY_INLINE void StreamBlocksOfRow(const uint8_t* weights, size_t row_bytes, uint
     const uint8_t* block = weights + b * Shape::kBytes;
     HWY_UNROLL(16)
     for (size_t o = 0; o < kTileOutputs; ++o) {
-      std::memcpy(&halves[b % kCopies][o], block + o * row_bytes, sizeof(Halves));
+      Halves both;
+      std::memcpy(&both, block + o * row_bytes, sizeof(Halves));
+      // Volatile: else the compiler gathers them in vectors, with as many shuffles.
+      *static_cast<volatile Halves*>(&halves[b % kCopies][o]) = both;
     }
   };
   copy(0);
