@@ -58,6 +58,10 @@ inline constexpr uint32_t kPromptChunkWithoutCeiling = 32;
 void SetRows(uint32_t prompt_chunk, uint32_t max_active, uint32_t draft_tokens,
              PlanOptions* options);
 
+// Tiles up to this size (norms, biases) cost a read each and next to no RAM: they are made resident
+// first.
+inline constexpr uint64_t kSmallTile = uint64_t{32} << 10;
+
 // Of a request, where the model's own is not less. A longer one costs disk (the KV cache) and time,
 // not RAM; asked for, the model's own is given.
 inline constexpr uint32_t kDefaultContextTokens = 2048;

@@ -28,8 +28,6 @@ constexpr double kRingSeconds = 0.0022;
 constexpr uint64_t kMostRingTiles = 12;
 constexpr uint64_t kRingPartOfBudget = 3;
 constexpr uint64_t kSpanTiles = 2;  // the most that one read brings
-// Tiles up to this size cost a read each and next to no RAM: they are made resident first.
-constexpr uint64_t kSmallTile = 32 * kKiB;
 // The most that they may have of what the values leave, as a place of their own.
 constexpr uint64_t kSmallPartOfRest = 4;
 constexpr uint64_t kNoBudget = UINT64_MAX / 2;

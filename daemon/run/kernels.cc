@@ -68,7 +68,7 @@ void WithQuantizedType(TensorType type, Body body) {
 }
 
 void MatMul(TensorType type, const void* w, size_t n_outputs, size_t columns, const void* x,
-            size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride) {
+            size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride, const void* next) {
   const auto* wb = static_cast<const uint8_t*>(w);
   const auto* xb = static_cast<const uint8_t*>(x);
   switch (type) {
@@ -85,7 +85,7 @@ void MatMul(TensorType type, const void* w, size_t n_outputs, size_t columns, co
       break;
   }
   WithQuantizedType(type, [=]<TensorType kType>() {
-    MatMulQuantized<kType>(wb, n_outputs, columns, xb, x_stride_bytes, n_rows, y, y_stride);
+    MatMulQuantized<kType>(wb, n_outputs, columns, xb, x_stride_bytes, n_rows, y, y_stride, next);
   });
 }
 
@@ -177,9 +177,9 @@ void PrepareRow(ActivationForm form, const float* x, size_t columns, void* out) 
 }
 
 void MatMul(TensorType type, const void* w, size_t n_outputs, size_t columns, const void* x,
-            size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride) {
+            size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride, const void* next) {
   HWY_DYNAMIC_DISPATCH(MatMul)
-  (type, w, n_outputs, columns, x, x_stride_bytes, n_rows, y, y_stride);
+  (type, w, n_outputs, columns, x, x_stride_bytes, n_rows, y, y_stride, next);
 }
 
 void DequantizeRow(TensorType type, const void* row, size_t columns, float* out) {

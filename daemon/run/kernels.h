@@ -35,8 +35,10 @@ void PrepareRow(ActivationForm form, const float* x, size_t columns, void* out);
 // y[r * y_stride + o] = sum_i w[o][i] * x[r][i], for r < n_rows, o < n_outputs.
 //  w: n_outputs rows of RowBytes(type, columns), any alignment.
 //  x: n_rows prepared rows, x_stride_bytes apart (a multiple of 64).
+//  next: weights that are wanted next, or null: fetched into the processor's caches meanwhile.
 void MatMul(TensorType type, const void* w, size_t n_outputs, size_t columns, const void* x,
-            size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride);
+            size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride,
+            const void* next = nullptr);
 
 // One row of any tensor type as floats (the embedding). out: [columns].
 void DequantizeRow(TensorType type, const void* row, size_t columns, float* out);

@@ -248,7 +248,7 @@ HWY_INLINE void AddPackedRows(const Tile& tile, const RowView* x, size_t n_rows,
 template <TensorType kType>
 HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t columns,
                                   const uint8_t* x, size_t x_stride_bytes, size_t n_rows, float* y,
-                                  size_t y_stride) {
+                                  size_t y_stride, [[maybe_unused]] const void* next) {
   using Shape = Block<kType>;
   const size_t row_bytes = columns / Shape::kElements * Shape::kBytes;
   Tile tile;
@@ -260,6 +260,12 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
   // Fetched ahead by whole rows of tiles, in which the order is another one.
   const size_t outputs_bytes = kTileOutputs * row_bytes;
   const size_t ahead_bytes = outputs_bytes * ((kAheadBytes + outputs_bytes - 1) / outputs_bytes);
+  const auto ahead_of = [=](size_t o) {
+    const size_t at = o * row_bytes + ahead_bytes;
+    const size_t end = n_outputs * row_bytes;
+    if (next == nullptr || at < end) return reinterpret_cast<uintptr_t>(w) + at;
+    return reinterpret_cast<uintptr_t>(next) + (at - end);
+  };
 #endif
   for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
@@ -267,9 +273,8 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
     if constexpr (Stream<kType>::kByBlock) {
       if (n_rows == 1 && outputs == kTileOutputs) {
         const uint8_t* from = w + o * row_bytes;
-        const uintptr_t ahead = reinterpret_cast<uintptr_t>(from) + ahead_bytes;
-        StreamBlocksOfRow<kType>(from, row_bytes, ahead, ViewRow(x, columns, 0), columns / kBlock,
-                                 y + o);
+        StreamBlocksOfRow<kType>(from, row_bytes, ahead_of(o), ViewRow(x, columns, 0),
+                                 columns / kBlock, y + o);
         continue;
       }
     }
@@ -295,8 +300,8 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
         if constexpr (Stream<kType>::kExists && !Stream<kType>::kByBlock) {
           if (rows == 1 && outputs == kTileOutputs) {
             const RowView view = ViewRow(x + row * x_stride_bytes, columns, column);
-            const uintptr_t ahead = reinterpret_cast<uintptr_t>(w) + o * row_bytes + ahead_bytes +
-                                    kTileOutputs * (column / Shape::kElements * Shape::kBytes);
+            const uintptr_t ahead =
+                ahead_of(o) + kTileOutputs * (column / Shape::kElements * Shape::kBytes);
             StreamRow<kType>(from, row_bytes, ahead, view, n_blocks, tile, acc[0]);
             continue;
           }

@@ -379,6 +379,8 @@ bool StagedRunner::RunRows(const Tile& tile, const std::byte* bytes) {
       std::max<uint64_t>(kFewestRows, kTileWork / row_work / kFewestRows * kFewestRows);
   buffers_.row_begin = tile_row_;
   buffers_.row_end = static_cast<uint32_t>(std::min<uint64_t>(rows, tile_row_ + at_once));
+  buffers_.next =
+      rows == 1 ? ring_.Peek(tile_ + 1) : nullptr;  // of more rows computing takes longer
   RunTile(buffers_, tile, bytes);
   tile_row_ = buffers_.row_end;
   if (tile_row_ < rows) return true;

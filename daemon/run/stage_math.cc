@@ -39,7 +39,7 @@ Prepared XnFor(const StageBuffers& b, TensorType type) {
 void Product(const StageBuffers& b, const Tile& tile, const std::byte* bytes, const Prepared& x,
              float* y, size_t y_stride) {
   MatMul(tile.tensor->type, bytes, tile.outputs, tile.columns, x.rows + b.row_begin * x.stride,
-         x.stride, b.row_end - b.row_begin, y + b.row_begin * y_stride, y_stride);
+         x.stride, b.row_end - b.row_begin, y + b.row_begin * y_stride, y_stride, b.next);
 }
 
 // The same from xn; a bias tile is added.

@@ -32,6 +32,7 @@ struct StageBuffers {
   size_t kv_vector = 0;                 // KvShape::VectorHalves()
   float* att = nullptr;                 // [heads][n][head_dim], from att_head_begin on
   std::byte* work = nullptr;            // as `layout` says
+  const std::byte* next = nullptr;      // the next tile's bytes, where they are in RAM
   WorkLayout layout;
   const float* cosine = nullptr;  // [n][rope.dimensions / 2]
   const float* sine = nullptr;

@@ -39,6 +39,27 @@ const std::byte* TileRing::Resident(uint32_t tile) {
   return arena_.Use(plan_.tiles[tile].resident_offset, plan_.tiles[tile].bytes);
 }
 
+const std::byte* TileRing::Peek(uint32_t tile) {
+  for (int i = 0; i < kPeekTiles && tile < pass_end_; ++i, ++tile) {
+    if (plan_.tiles[tile].bytes <= kSmallTile) continue;
+    if (const std::byte* bytes = Resident(tile)) return bytes;
+    // The oldest span is in use; what is wanted next is in it or begins the one after it.
+    for (size_t s = 0; s < std::min<size_t>(n_spans_, 2); ++s) {
+      const Span& span = At(s);
+      if (tile < span.tile_begin || tile >= span.tile_end) continue;
+      if (span.pending && !reader_.Arrived(span.ticket)) return nullptr;
+      return BytesOf(span, tile);
+    }
+    return nullptr;
+  }
+  return nullptr;
+}
+
+const std::byte* TileRing::BytesOf(const Span& span, uint32_t tile) const {
+  return ring_ + span.base + span.file_offset % kReadAlignment +
+         (plan_.tiles[tile].offset - span.file_offset);
+}
+
 uint32_t TileRing::NextToRead(uint32_t tile) const {
   if (n_to_load_ == 0) return kNone;
   for (uint32_t i = 0; i < pass_end_; ++i, ++tile) {
@@ -180,9 +201,9 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
     return Named(status, tile);
   }
   const Tile& t = plan_.tiles[tile];
-  const uint64_t at = span.base + span.file_offset % kReadAlignment + (t.offset - span.file_offset);
-  const std::byte* bytes = ring_ + at;
-  span.begin = AlignDown(at, kReadAlignment);  // the tiles before it are done with
+  const std::byte* bytes = BytesOf(span, tile);
+  // The tiles before it are done with.
+  span.begin = AlignDown(static_cast<uint64_t>(bytes - ring_), kReadAlignment);
   span.used_up = tile + 1 == span.tile_end;
   if (AtHome(t)) {
     std::byte* home = arena_.Use(t.resident_offset, AlignUp(t.bytes, 64));

@@ -37,11 +37,16 @@ class TileRing {
   // Errors: the reader's, with the tensor's name.
   Result<const std::byte*> Acquire(uint32_t tile);
 
+  // Where the bytes of the first tile from `tile` on that is not small are, or nullptr where they
+  // have not arrived, or that one is not near.
+  [[nodiscard]] const std::byte* Peek(uint32_t tile);
+
   // The bytes of a tile that is resident and has been read, or nullptr.
   [[nodiscard]] const std::byte* Resident(uint32_t tile);
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
+  static constexpr int kPeekTiles = 4;
   // Tiles [tile_begin, tile_end), read by one operation, but for small ones that are in RAM.
   struct Span {
     uint32_t tile_begin = 0;
@@ -76,6 +81,8 @@ class TileRing {
   bool Place(uint64_t bytes, uint64_t* begin) const;
   Status Start(Span span);
   Status Finish(Span* span);
+  // Of a tile of the span.
+  [[nodiscard]] const std::byte* BytesOf(const Span& span, uint32_t tile) const;
   void DropOldest();
   // The places of tiles have changed: what was read ahead may lack a small one.
   void DropAll();

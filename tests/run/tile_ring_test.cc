@@ -140,6 +140,31 @@ TEST_P(TileRingSweep, ReadsEachStreamedByteOnceAPass) {
   EXPECT_LE(read, kPasses * (plan_.pass_bytes + plan_.pass_bytes / 100));
 }
 
+TEST_P(TileRingSweep, TellsWhereTheNextTileIsOnceItHasArrived) {
+  Make(GetParam());
+  const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+  Walk(n_tiles, n_tiles);
+  ring_->BeginPass(n_tiles, 0, UINT64_MAX);
+  uint32_t told = 0;
+  uint32_t large = 0;
+  const std::byte* peeked = nullptr;
+  for (uint32_t t = 0; t < n_tiles; ++t) {
+    const Result<const std::byte*> bytes = ring_->Acquire(t);
+    ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
+    if (plan_.tiles[t].bytes > kSmallTile) {
+      ++large;
+      if (peeked != nullptr) {
+        ASSERT_EQ(peeked, *bytes) << "tile " << t;
+        ++told;
+      }
+    }
+    peeked = ring_->Peek(t + 1);
+  }
+  EXPECT_EQ(peeked, nullptr) << "the pass is over";
+  // All but the first, and the last of a read where a resident tile lies between two of them.
+  EXPECT_GE(told + 1, plan_.pass_bytes == 0 ? large : large / 2);
+}
+
 TEST_F(TileRingTest, KeepsReadsUnderWayWhileATileIsUsed) {
   Make(3 * kMiB);
   const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
