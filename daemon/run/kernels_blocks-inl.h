@@ -60,16 +60,18 @@ struct Tile {
   alignas(64) uint8_t sub_min[kTileOutputs][kMaxGroups];
 };
 
-// kGroup: values that share a weight scale, 16 or 32. kSigned: q is a signed byte xor kSignFlip.
+// kGroup: values that share a weight scale, 16 or 32. kMostQ: no q is above it; of signed bytes
+// (xor kSignFlip) 128.
 template <size_t kBytesV, size_t kElementsV, size_t kGroupV, int kOffsetV, bool kHasMinV,
-          bool kSignedV>
+          int kMostQV>
 struct BlockShape {
   static constexpr size_t kBytes = kBytesV;
   static constexpr size_t kElements = kElementsV;
   static constexpr size_t kGroup = kGroupV;
   static constexpr bool kHasMin = kHasMinV;
-  static constexpr bool kSigned = kSignedV;
-  static constexpr int kOffset = kSignedV ? kSignedOffset : kOffsetV;
+  static constexpr int kMostQ = kMostQV;
+  static constexpr bool kSigned = kMostQ == 128;
+  static constexpr int kOffset = kSigned ? kSignedOffset : kOffsetV;
 };
 
 template <TensorType kType>
@@ -189,7 +191,7 @@ HWY_INLINE void AddFifthBits(const uint8_t* bits, uint8_t* q) {
 }
 
 template <>
-struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
+struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, 128> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
     Map32(block + 2, tile.q[o] + b * kBlock,
@@ -198,7 +200,7 @@ struct Block<TensorType::kQ8_0> : BlockShape<34, 32, 32, 0, false, true> {
 };
 
 template <>
-struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, false> {
+struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, 15> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
     UnpackNibbles(block + 2, tile.q[o] + b * kBlock);
@@ -206,7 +208,7 @@ struct Block<TensorType::kQ4_0> : BlockShape<18, 32, 32, 8, false, false> {
 };
 
 template <>
-struct Block<TensorType::kQ4_1> : BlockShape<20, 32, 32, 0, true, false> {
+struct Block<TensorType::kQ4_1> : BlockShape<20, 32, 32, 0, true, 15> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
     tile.m[b][o] = LoadU16(block + 2);
@@ -215,7 +217,7 @@ struct Block<TensorType::kQ4_1> : BlockShape<20, 32, 32, 0, true, false> {
 };
 
 template <>
-struct Block<TensorType::kQ5_0> : BlockShape<22, 32, 32, 16, false, false> {
+struct Block<TensorType::kQ5_0> : BlockShape<22, 32, 32, 16, false, 31> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
     UnpackNibbles(block + 6, tile.q[o] + b * kBlock);
@@ -224,7 +226,7 @@ struct Block<TensorType::kQ5_0> : BlockShape<22, 32, 32, 16, false, false> {
 };
 
 template <>
-struct Block<TensorType::kQ5_1> : BlockShape<24, 32, 32, 0, true, false> {
+struct Block<TensorType::kQ5_1> : BlockShape<24, 32, 32, 0, true, 31> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
     tile.m[b][o] = LoadU16(block + 2);
@@ -250,7 +252,7 @@ HWY_INLINE void LookUpNonlinear(uint8_t* q) {
 }
 
 template <>
-struct Block<TensorType::kIQ4_NL> : BlockShape<18, 32, 32, 0, false, true> {
+struct Block<TensorType::kIQ4_NL> : BlockShape<18, 32, 32, 0, false, 128> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t b, Tile& tile) {
     tile.d[b][o] = LoadU16(block);
     uint8_t* q = tile.q[o] + b * kBlock;
@@ -261,7 +263,7 @@ struct Block<TensorType::kIQ4_NL> : BlockShape<18, 32, 32, 0, false, true> {
 
 // d, scales_h[2], scales_l[4], qs[128]: a 6-bit scale minus 32 for each 32 values.
 template <>
-struct Block<TensorType::kIQ4_XS> : BlockShape<136, 256, 32, 0, false, true> {
+struct Block<TensorType::kIQ4_XS> : BlockShape<136, 256, 32, 0, false, 128> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     tile.d[0][o] = LoadU16(block);
     const uint32_t high = LoadU16(block + 2);
@@ -278,7 +280,7 @@ struct Block<TensorType::kIQ4_XS> : BlockShape<136, 256, 32, 0, false, true> {
 
 // scales[16] (low nibble scale, high nibble min), qs[64], d, dmin: 2 bits a value, groups of 16.
 template <>
-struct Block<TensorType::kQ2_K> : BlockShape<84, 256, 16, 0, true, false> {
+struct Block<TensorType::kQ2_K> : BlockShape<84, 256, 16, 0, true, 3> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     tile.d[0][o] = LoadU16(block + 80);
     tile.m[0][o] = LoadU16(block + 82);
@@ -298,7 +300,7 @@ struct Block<TensorType::kQ2_K> : BlockShape<84, 256, 16, 0, true, false> {
 
 // hmask[32], qs[64], scales[12], d: 3 bits a value minus 4; 16 6-bit scales minus 32.
 template <>
-struct Block<TensorType::kQ3_K> : BlockShape<110, 256, 16, 4, false, false> {
+struct Block<TensorType::kQ3_K> : BlockShape<110, 256, 16, 4, false, 7> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     tile.d[0][o] = LoadU16(block + 108);
     // Low nibbles of scales 0-7 and 8-15, then their high bit pairs; four at a time in a word.
@@ -346,7 +348,7 @@ HWY_INLINE void UnpackSixBits(const uint8_t* packed, size_t o, Tile& tile) {
 
 // d, dmin, scales[12], qs[128]: 64 values in 32 bytes, low nibbles first.
 template <>
-struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
+struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, 15> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     Scales(block, o, 0, tile);
     HWY_UNROLL(4)
@@ -366,7 +368,7 @@ struct Block<TensorType::kQ4_K> : BlockShape<144, 256, 32, 0, true, false> {
 
 // d, dmin, scales[12], qh[32], qs[128]: Q4_K with a fifth bit, bit j of qh[i] for value 32 j + i.
 template <>
-struct Block<TensorType::kQ5_K> : BlockShape<176, 256, 32, 0, true, false> {
+struct Block<TensorType::kQ5_K> : BlockShape<176, 256, 32, 0, true, 31> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     tile.d[0][o] = LoadU16(block);
     tile.m[0][o] = LoadU16(block + 2);
@@ -392,7 +394,7 @@ struct Block<TensorType::kQ5_K> : BlockShape<176, 256, 32, 0, true, false> {
 
 // ql[128], qh[64], scales[16], d: 6 bits a value minus 32, groups of 16 with a signed 8-bit scale.
 template <>
-struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, false> {
+struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, 63> {
   static HWY_INLINE void Unpack(const uint8_t* block, size_t o, size_t /*b*/, Tile& tile) {
     Scales(block, o, 0, tile);
     HWY_UNROLL(2)

@@ -54,13 +54,7 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
   const hn::Repartition<int16_t, decltype(di)> d16;
   const hn::Repartition<int8_t, decltype(di)> d8;
   const hn::RebindToUnsigned<decltype(d8)> du8;
-#if THIMBLE_KERNELS_256
-  if constexpr (kSigned && sizeof(acc.raw) == 32) {
-    x.raw = _mm256_sign_epi8(x.raw, w.raw);
-    w.raw = _mm256_abs_epi8(w.raw);  // of -128 it is 128 as an unsigned byte
-  } else
-#endif
-      if constexpr (kSigned) {
+  if constexpr (kSigned) {
     const auto signed_w = hn::BitCast(d8, w);
     const auto signed_x = hn::BitCast(d8, x);
     x = hn::BitCast(du8,
@@ -92,6 +86,24 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
                  hn::Add(hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs)), hn::ShiftRight<16>(pairs)));
 #endif
 }
+
+#if THIMBLE_KERNELS_256
+// Sums of two products, in 16-bit lanes.
+template <bool kSigned>
+HWY_INLINE __m256i PairSums(VBytes w, VBytes x) {
+  if constexpr (kSigned) {
+    x.raw = _mm256_sign_epi8(x.raw, w.raw);
+    w.raw = _mm256_abs_epi8(w.raw);  // of -128 it is 128 as an unsigned byte
+  }
+  return _mm256_maddubs_epi16(w.raw, x.raw);
+}
+// The value is computed here and now: GCC else makes trees of chains of sums, of which it has to
+// put half into memory.
+HWY_INLINE void KeepHere(__m256i& v) { asm("" : "+x"(v)); }
+HWY_INLINE VI AddPairs(VI acc, __m256i pairs) {
+  return hn::Add(acc, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+}
+#endif
 
 // Four activations in every 32-bit lane.
 HWY_INLINE VBytes BroadcastQuad(const int8_t* x) {
@@ -238,7 +250,8 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
       VI sums[8];
       HWY_UNROLL(8)
       for (size_t i = 0; i < 8; ++i) {
-        sums[i] = DotQuads<kSigned>(hn::Zero(di), hn::LoadU(d8, tile.q[o + i] + column), vx);
+        const VBytes w = hn::LoadU(d8, tile.q[o + i] + column);
+        sums[i] = AddPairs(hn::Zero(di), PairSums<kSigned>(w, vx));
       }
       // In the low half of the columns' first 16, in the high one of the others.
       const VI a = SumFour(sums[0], sums[1], sums[2], sums[3]);

@@ -190,6 +190,25 @@ HWY_INLINE void StreamBlocksOfRow(const uint8_t* weights, size_t row_bytes, uint
 }
 #endif
 
+#if THIMBLE_KERNELS_256
+// tile.packed and the scales straight from the blocks of 16 outputs.
+template <TensorType kType>
+HWY_INLINE void PackBlocks(const uint8_t* weights, size_t row_bytes, size_t n_blocks, Tile& tile) {
+  using Shape = Block<kType>;
+  for (size_t o = 0; o < kTileOutputs; ++o) {
+    const uint8_t* row = weights + o * row_bytes;
+    PrefetchNextTile<Shape>(row, row_bytes);
+    for (size_t b = 0; b < n_blocks; ++b) {
+      tile.d[b][o] = LoadU16(row + b * Shape::kBytes);
+      if constexpr (Shape::kHasMin) tile.m[b][o] = LoadU16(row + b * Shape::kBytes + 2);
+    }
+  }
+  for (size_t b = 0; b < n_blocks; ++b) {
+    Stream<kType>::Pack(weights + b * Shape::kBytes, row_bytes, tile.packed + b * kBlock / 4);
+  }
+}
+#endif
+
 #if HWY_TARGET != HWY_SCALAR
 // kRows rows by the packed tile: each lane is an output, so nothing is reduced.
 template <class C, size_t kRows>
@@ -211,6 +230,28 @@ HWY_NOINLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks, i
         x_sum[r] = GroupSum<C>(x[r].sum, g);
         isum[r] = hn::Set(di, -offset * x_sum[r]);
       }
+#if THIMBLE_KERNELS_256
+      HWY_UNROLL(8)
+      for (size_t part = 0; part < C::kGroup / 4; part += C::kPairSums) {
+        __m256i pairs[kRows];
+        HWY_UNROLL(8)
+        for (size_t i = part; i < part + C::kPairSums; ++i) {
+          const VBytes w = hn::LoadU(DBytes(), tile.packed[g * C::kGroup / 4 + i][o]);
+          HWY_UNROLL(8)
+          for (size_t r = 0; r < kRows; ++r) {
+            const __m256i more =
+                PairSums<C::kSigned>(w, BroadcastQuad(x[r].q + g * C::kGroup + 4 * i));
+            pairs[r] = i == part ? more : _mm256_add_epi16(pairs[r], more);
+            KeepHere(pairs[r]);
+          }
+        }
+        HWY_UNROLL(8)
+        for (size_t r = 0; r < kRows; ++r) {
+          isum[r] = AddPairs(isum[r], pairs[r]);
+          KeepHere(isum[r].raw);
+        }
+      }
+#else
       HWY_UNROLL(8)
       for (size_t k = g * C::kGroup; k < (g + 1) * C::kGroup; k += 4) {
         const VBytes w = hn::LoadU(DBytes(), tile.packed[k / 4][o]);
@@ -219,6 +260,7 @@ HWY_NOINLINE void AddRows(const Tile& tile, const RowView* x, size_t n_blocks, i
           isum[r] = DotQuads<C::kSigned>(isum[r], w, BroadcastQuad(x[r].q + k));
         }
       }
+#endif
       HWY_UNROLL(8)
       for (size_t r = 0; r < kRows; ++r) {
         sum[r] =
@@ -240,6 +282,10 @@ HWY_INLINE void AddPackedRows(const Tile& tile, const RowView* x, size_t n_rows,
   if (r + 4 <= n_rows) {
     AddRows<C, 4>(tile, x + r, n_blocks, offset, acc + r);
     r += 4;
+  }
+  if (r + 2 <= n_rows) {
+    AddRows<C, 2>(tile, x + r, n_blocks, offset, acc + r);
+    r += 2;
   }
   for (; r < n_rows; ++r) AddRows<C, 1>(tile, x + r, n_blocks, offset, acc + r);
 }
@@ -271,10 +317,13 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
 #if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
     if constexpr (Stream<kType>::kByBlock) {
-      if (n_rows == 1 && outputs == kTileOutputs) {
+      if (n_rows < kPackRows && outputs == kTileOutputs) {
         const uint8_t* from = w + o * row_bytes;
-        StreamBlocksOfRow<kType>(from, row_bytes, ahead_of(o), ViewRow(x, columns, 0),
-                                 columns / kBlock, y + o);
+        for (size_t r = 0; r < n_rows; ++r) {
+          const RowView view = ViewRow(x + r * x_stride_bytes, columns, 0);
+          StreamBlocksOfRow<kType>(from, row_bytes, ahead_of(o), view, columns / kBlock,
+                                   y + r * y_stride + o);
+        }
         continue;
       }
     }
@@ -307,11 +356,21 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
           }
         }
 #endif
-        UnpackTile<Shape>(from, row_bytes, outputs, n_blocks, tile);
-        ExpandScales<Shape>(n_blocks, tile);
         for (size_t r = 0; r < rows; ++r) {
           views[r] = ViewRow(x + (row + r) * x_stride_bytes, columns, column);
         }
+#if THIMBLE_KERNELS_256
+        if constexpr (Stream<kType>::kByBlock) {
+          if (rows >= kPackRows && outputs == kTileOutputs) {
+            PackBlocks<kType>(from, row_bytes, n_blocks, tile);
+            ExpandScales<Shape>(n_blocks, tile);
+            AddPackedRows<CoreOf<Shape>>(tile, views, rows, n_blocks, Shape::kOffset, acc);
+            continue;
+          }
+        }
+#endif
+        UnpackTile<Shape>(from, row_bytes, outputs, n_blocks, tile);
+        ExpandScales<Shape>(n_blocks, tile);
 #if HWY_TARGET != HWY_SCALAR
         if (rows >= kPackRows) {
           PackTile(n_blocks, tile);

@@ -86,15 +86,27 @@ HWY_INLINE void ExpandScales(size_t n_blocks, Tile& tile) {
 
 // What the sums need to know of a type. Several types share one core (and its code): the offset is
 // a number at run time.
-template <size_t kGroupV, bool kHasMinV, bool kSignedV>
+// kPairSums: so many sums of two products of a byte fit 16 bits, as DotQuads makes them on the way;
+// 1 where that is not made use of.
+template <size_t kGroupV, bool kHasMinV, bool kSignedV, size_t kPairSumsV>
 struct Core {
   static constexpr size_t kGroup = kGroupV;
   static constexpr bool kHasMin = kHasMinV;
   static constexpr bool kSigned = kSignedV;
+  static constexpr size_t kPairSums = kPairSumsV;
 };
+template <class Shape>
+constexpr size_t PairSumsOf() {
+  size_t sums = 1;
+  while (THIMBLE_KERNELS_256 && 2 * sums <= Shape::kGroup / 4 &&
+         2 * sums * 2 * Shape::kMostQ * 127 <= 32767) {
+    sums *= 2;
+  }
+  return sums;
+}
 // With VNNI signed bytes are stored unsigned and multiplied alike.
 template <class Shape>
-using CoreOf = Core<Shape::kGroup, Shape::kHasMin, Shape::kSigned && !kVnni>;
+using CoreOf = Core<Shape::kGroup, Shape::kHasMin, Shape::kSigned && !kVnni, PairSumsOf<Shape>()>;
 
 // The float operations of one group of one row: the one order of sums. min: of types that have one.
 template <class C>

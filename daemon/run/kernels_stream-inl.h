@@ -114,10 +114,42 @@ struct Stream<TensorType::kQ6_K> {
 
 #elif THIMBLE_KERNELS_256
 
+// Beside Dots: Pack(block, row_bytes, out), the block's values of 16 outputs as Tile::packed has
+// them, eight quads of columns.
 template <size_t kFirst, bool kNibbles>
 struct StreamBlocks {
   static constexpr bool kExists = true;
   static constexpr bool kByBlock = true;
+  static HWY_INLINE void Pack(const uint8_t* block, size_t row_bytes,
+                              uint8_t (*out)[kTileOutputs][4]) {
+    HWY_UNROLL(2)
+    for (size_t o = 0; o < kTileOutputs; o += 8) {
+      HWY_UNROLL(2)
+      for (size_t half = 0; half < (kNibbles ? 1 : 2); ++half) {
+        const uint8_t* from = block + o * row_bytes + kFirst + 16 * half;
+        const auto load = [=](size_t row) HWY_ATTR {
+          return reinterpret_cast<const __m128i*>(from + row * row_bytes);
+        };
+        VI rows[4];
+        VI quads[4];
+        HWY_UNROLL(4)
+        for (size_t i = 0; i < 4; ++i) rows[i] = VI{_mm256_loadu2_m128i(load(i + 4), load(i))};
+        TransposeWords(rows[0], rows[1], rows[2], rows[3], quads);
+        HWY_UNROLL(4)
+        for (size_t j = 0; j < 4; ++j) {
+          const VBytes values{quads[j].raw};
+          if constexpr (kNibbles) {
+            const VBytes nibble = hn::Set(DBytes(), 15);
+            const VBytes high{_mm256_srli_epi16(values.raw, 4)};
+            hn::Store(hn::And(values, nibble), DBytes(), out[j][o]);
+            hn::Store(hn::And(high, nibble), DBytes(), out[4 + j][o]);
+          } else {
+            hn::Store(values, DBytes(), out[4 * half + j][o]);
+          }
+        }
+      }
+    }
+  }
   static HWY_INLINE VI Dots(const uint8_t* block, size_t row_bytes, const int8_t* x) {
     const auto load = [=](size_t row) HWY_ATTR {
       return reinterpret_cast<const __m128i*>(block + row * row_bytes + kFirst);
@@ -146,7 +178,7 @@ struct StreamBlocks {
       HWY_UNROLL(8)
       for (size_t i = 0; i < 8; ++i) {
         const VBytes w = hn::LoadU(DBytes(), reinterpret_cast<const uint8_t*>(load(i)));
-        rows[i] = DotQuads<true>(hn::Zero(DI()), w, vx);
+        rows[i] = AddPairs(hn::Zero(DI()), PairSums<true>(w, vx));
       }
       return AddHalves(SumFour(rows[0], rows[1], rows[2], rows[3]),
                        SumFour(rows[4], rows[5], rows[6], rows[7]));

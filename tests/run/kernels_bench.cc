@@ -1,4 +1,4 @@
-// Products by tensor type: bytes of weights a second for one row, products a second for 32 rows,
+// Products by tensor type: bytes of weights a second for one row and a few, products a second,
 // beside the rate at which this processor reads the same memory. Run pinned: `taskset -c 1
 // kernels_bench`.
 #include <benchmark/benchmark.h>
@@ -168,8 +168,10 @@ void RegisterAll() {
   }
   for (const TensorType type : kTypes) {
     const std::string stem = "MatMul/" + std::string(Traits(type).name);
-    const std::string name = stem + "/rows:32/1MiB";
-    benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, type, 32, size_t{1} << 20);
+    for (const size_t rows : {2, 3, 8, 32}) {
+      const std::string name = stem + "/rows:" + std::to_string(rows) + "/1MiB";
+      benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, type, rows, size_t{1} << 20);
+    }
   }
   benchmark::RegisterBenchmark("Attend/32x64", BM_Attend);
   benchmark::RegisterBenchmark("RmsNorm", BM_RmsNorm);
