@@ -49,6 +49,10 @@ bool PressureGauge::Look(const Growth& growth) {
   const uint64_t not_at_once = mapped - std::min(mapped, line("unevictable")) + unwritten;
   const uint64_t cache = line("active_file") + line("inactive_file");
   left_bytes_ += cache - std::min(cache, not_at_once) + line("slab_reclaimable");
+  if (yielded_bytes_ > 0) {
+    const uint64_t beside = kLeastLeft + kEnoughLeft;
+    needed_for_more_ = beside + growth(yielded_bytes_ - kUnit, LeftBeside(beside));
+  }
   return true;
 }
 
@@ -69,8 +73,7 @@ uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
                               AlignUp(most_bytes, kUnit));
     Alarm(now);
   } else if (yielded_bytes_ > 0) {
-    const uint64_t beside = kLeastLeft + kEnoughLeft;
-    if (left_bytes_ < beside + growth(yielded_bytes_ - kUnit, LeftBeside(beside))) {
+    if (left_bytes_ < needed_for_more_) {
       back_at_ = now + calm_;
     } else if (now >= back_at_) {
       yielded_bytes_ -= kUnit;

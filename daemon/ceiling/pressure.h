@@ -1,8 +1,9 @@
 // How close the group is to its limit, and what the arena should give up so that the kernel need
 // not kill: the reserve (budget.h) covers what thimble itself needs, not what others in the group
 // do (a shell in the container, a health check, a sidecar in the pod). It is asked in every turn of
-// the event loop, idle every 150 ms, every 20 once something is given up: who takes all that is
-// left in less is not met by it. Called by: the engine. Memory: some strings.
+// the event loop in which the arena can change, idle every 150 ms, every 20 once something is given
+// up: who takes all that is left in less is not met by it. Called by: the engine. Memory: some
+// strings.
 #pragma once
 
 #include <chrono>
@@ -74,6 +75,7 @@ class PressureGauge {
   std::function<Clock::time_point()> clock_;
   uint64_t left_bytes_ = UINT64_MAX;
   uint64_t needed_bytes_ = kLeastLeft;  // kLeastLeft and what the arena may still take
+  uint64_t needed_for_more_ = 0;        // to take a unit back
   uint64_t yielded_bytes_ = 0;
   Clock::time_point next_look_;
   Clock::duration look_takes_ = kQuickLook;

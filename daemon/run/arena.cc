@@ -62,6 +62,7 @@ uint64_t Arena::InRam(uint64_t begin, uint64_t end) const {
   const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   std::array<unsigned char, 1024> present;  // a page each: 4 MiB at once
   uint64_t bytes = 0;
+  begin = AlignUp(begin, page_bytes);
   while (begin < end) {
     const uint64_t span = std::min(end - begin, present.size() * page_bytes);
     if (::mincore(base_ + begin, static_cast<size_t>(span), present.data()) != 0) return bytes;

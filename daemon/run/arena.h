@@ -39,7 +39,7 @@ class Arena {
   void Release(uint64_t begin, uint64_t end);
   [[nodiscard]] std::span<std::byte> all() const { return {base_, static_cast<size_t>(bytes_)}; }
   [[nodiscard]] uint64_t peak_bytes() const { return peak_bytes_; }
-  // Of [begin, end), both multiples of the page size or the arena's end: the bytes in RAM.
+  // Of the pages that begin in [begin, end): the bytes in RAM, up to `end`.
   [[nodiscard]] uint64_t InRam(uint64_t begin, uint64_t end) const;
 
  private:

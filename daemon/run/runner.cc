@@ -209,7 +209,7 @@ uint64_t StagedRunner::KvBegin() const {
 uint64_t StagedRunner::ResidentLimit(uint64_t yielded) const {
   const uint64_t end = KvBegin();
   if (yielded == 0) return end;
-  // What lies at the end of the arena for keys and values without holding any is not in RAM.
+  // What lies at the end of the arena for keys and values that are not there is not counted on.
   const uint64_t in_use = std::min(end, plan_.resident_end);
   const uint64_t limit = in_use - std::min(in_use, yielded);
   return std::max(plan_.resident_offset, AlignDown(limit, Arena::kHugePageBytes));
@@ -226,11 +226,13 @@ bool StagedRunner::Yield(uint64_t bytes) {
 
 void StagedRunner::ReleaseYielded(uint64_t values_end) {
   if (yielded_bytes_ == 0) return;
-  // Whole huge pages: what is written to a part of one again would take small pages.
+  // Whole huge pages: what is written to a part of one again would take small pages. Where no slot
+  // lies over weights, the last page of these goes too.
   const uint64_t begin =
       AlignUp(std::max(ResidentLimit(yielded_bytes_), values_end), Arena::kHugePageBytes);
-  const uint64_t end = AlignDown(KvBegin(), Arena::kHugePageBytes);
-  Release(begin, end);
+  const uint64_t kv_begin = KvBegin();
+  const bool over = kv_begin < plan_.resident_end;
+  Release(begin, over ? AlignDown(kv_begin, Arena::kHugePageBytes) : kv_begin);
 }
 
 void StagedRunner::Release(uint64_t begin, uint64_t end) {
@@ -257,7 +259,10 @@ StagedRunner::Extent StagedRunner::ExtentWith(uint64_t yielded) const {
 
 uint64_t StagedRunner::Growth(uint64_t yielded, uint64_t enough) {
   const Extent extent = ExtentWith(yielded_bytes_);
-  if (extent != std::exchange(extent_, extent)) in_ram_bytes_ = 0;
+  if (extent != std::exchange(extent_, extent)) {
+    in_ram_bytes_ = 0;
+    if (!running_) ReleaseYielded(0);  // slots that have become free hold RAM
+  }
   const Extent then = yielded == yielded_bytes_ ? extent : ExtentWith(yielded);
   const uint64_t most = then.front_end + plan_.peak_bytes - then.back_begin;
   if (most > in_ram_bytes_ + enough) {

@@ -82,7 +82,7 @@ class Runner {
 
   // Gives `bytes` of the resident set up, with what the last call asked for, as far as it has them:
   // these weights are streamed. Fewer than the last time: they come back as passes go on. False in
-  // the middle of a tile, where nothing happens: it is to be called again.
+  // the middle of a tile, where nothing can be changed: it is to be called again.
   virtual bool Yield(uint64_t bytes) { return bytes == 0; }
   // Bytes that the arena may take within a pass beyond what it has in RAM, if `yielded` is given
   // up: weights, values, and slots of keys and values in use that are not there yet. May be too
