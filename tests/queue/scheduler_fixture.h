@@ -32,7 +32,7 @@ class SchedulerTest : public testing::Test {
     return sink.ids;
   }
   // Where the next token follows from the last one.
-  void Chain(std::vector<int32_t> script) {
+  void Chain(const std::vector<int32_t>& script) {
     world_.set_up_runner = [script](FakeRunner& runner) {
       runner.next_token = [script](const std::vector<int32_t>& tokens) {
         const auto at = std::find(script.begin(), script.end(), tokens.back());

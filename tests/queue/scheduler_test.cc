@@ -13,7 +13,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
 
 TEST_F(SchedulerTest, TellsARequestFromQueuedToDone) {
   world_.Restart();
