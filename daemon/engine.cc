@@ -112,6 +112,11 @@ Status Engine::OpenState(const Config& config) {
                       .type = config.kv_type};
   THIMBLE_ASSIGN_OR_RETURN(
       kv_, KvCache::Open(*state_.cache, model_->fingerprint, shape, KvQuota(options.cache_bytes)));
+  // Under a ceiling the kernel takes it back where it must; without one the peak is what counts.
+  if (ceiling_->ceiling_bytes() != UINT64_MAX) {
+    THIMBLE_ASSIGN_OR_RETURN(const uint64_t used, state_.cache->UsedBytes());
+    kv_->KeepPageCache(used);
+  }
   THIMBLE_ASSIGN_OR_RETURN(store_, StageStore::Open(*state_.cache));
   THIMBLE_ASSIGN_OR_RETURN(journal_, Journal::Open(*state_.journal));
   return {};

@@ -65,6 +65,11 @@ class KvCache {
   static Result<std::unique_ptr<KvCache>> Open(LmdbEnv& cache, const Fingerprint& model,
                                                const KvShape& shape, uint64_t quota_bytes);
 
+  // Page cache of what is written is given back at once, with all of the file but its first
+  // `bytes`: what lay there before (the vocabulary) is wanted again, and a page of it that has to
+  // be read waits behind the weights for 1 to 2 ms.
+  void KeepPageCache(uint64_t bytes) { kept_bytes_ = bytes; }
+
   // Begins a sequence for at most `max_tokens` tokens. The longest run of whole blocks that match
   // the beginning of `prompt` is taken over: sequence.n_tokens says how many tokens need no
   // computing (always fewer than prompt.size(), so that there is a row to take logits from).
@@ -234,6 +239,7 @@ class KvCache {
   std::unique_ptr<KvStream> stream_;
   uint64_t written_bytes_ = 0;  // from RAM, since page cache was released
   bool release_again_ = false;  // pages were dirty then
+  uint64_t kept_bytes_ = 0;     // of the file's page cache, then
 };
 
 }  // namespace thimble

@@ -42,7 +42,7 @@ Status KvCache::UseRam(std::span<std::byte> memory, ReaderBackend backend) {
 
 Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from) {
   if (!ram_) return {};
-  if (std::exchange(release_again_, false)) env_.ReleasePageCache();
+  if (std::exchange(release_again_, false)) env_.ReleasePageCache(kept_bytes_);
   stream_->Begin({});
   for (KvPool::Slot& slot : ram_->slots()) {
     if (slot.memory >= from || slot.holds == KvPool::Holds::kNothing) continue;
@@ -274,7 +274,7 @@ void KvCache::ReleaseWritten(uint64_t bytes) {
   written_bytes_ += bytes;
   if (written_bytes_ < kReleaseBytes) return;
   written_bytes_ = 0;
-  env_.ReleasePageCache();
+  env_.ReleasePageCache(kept_bytes_);
   release_again_ = true;
 }
 

@@ -283,14 +283,14 @@ Status LmdbEnv::DropPageCache() {
   return {};
 }
 
-void LmdbEnv::ReleasePageCache() {
+void LmdbEnv::ReleasePageCache(uint64_t kept_bytes) {
   mdb_filehandle_t fd = -1;
   if (mdb_env_get_fd(env_, &fd) != 0) return;
   // The map is shared and read-only: its pages come back from the file. As long as they are mapped
   // the kernel keeps them.
   if (FindMap())
     static_cast<void>(::madvise(map_, static_cast<size_t>(mapped_bytes_), MADV_DONTNEED));
-  static_cast<void>(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+  static_cast<void>(::posix_fadvise(fd, static_cast<off_t>(kept_bytes), 0, POSIX_FADV_DONTNEED));
 }
 
 bool LmdbEnv::FindMap() {

@@ -70,8 +70,9 @@ class LmdbEnv {
   // Sync, then lets the kernel drop the file's pages, mapped ones too. No transaction may be open.
   Status DropPageCache();
   // The same without Sync, which may take seconds: pages that are not on disk yet are left, on
-  // their way there. Advice: nothing fails.
-  void ReleasePageCache();
+  // their way there. Advice: nothing fails. The first `kept_bytes` of the file are unmapped only:
+  // the kernel may drop them and need not.
+  void ReleasePageCache(uint64_t kept_bytes = 0);
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] uint64_t map_bytes() const { return map_bytes_; }
