@@ -1,6 +1,5 @@
 #include "daemon/model/tokenizer_base.h"
 
-#include <algorithm>
 #include <cstdint>
 
 namespace thimble {
@@ -72,19 +71,9 @@ Result<std::string> TokenizerBase::BytesOf(VocabIndex::Reader& reader, TokenId i
 }
 
 Result<std::string> TokenizerBase::TokenBytes(TokenId id, bool show_special) {
-  Recent& recent = recent_[static_cast<uint32_t>(id) % kRecent];
-  if (!show_special && id >= 0 && recent.id == id) {
-    return std::string(recent.bytes.data(), recent.length);
-  }
   VocabIndex::Reader reader(*parts_.index);
   bool special = false;
-  THIMBLE_ASSIGN_OR_RETURN(std::string bytes, BytesOf(reader, id, show_special, &special));
-  if (!special && bytes.size() <= recent.bytes.size()) {
-    recent.id = id;
-    recent.length = static_cast<uint8_t>(bytes.size());
-    std::ranges::copy(bytes, recent.bytes.begin());
-  }
-  return bytes;
+  return BytesOf(reader, id, show_special, &special);
 }
 
 Result<std::string> TokenizerBase::Decode(const std::vector<TokenId>& ids) {

@@ -3,7 +3,6 @@
 // tokenizer.cc makes one. Memory: the special tokens.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,17 +57,7 @@ class TokenizerBase : public Tokenizer {
   [[nodiscard]] Result<std::string> BytesOf(VocabIndex::Reader& reader, TokenId id,
                                             bool show_special, bool* special) const;
 
-  // Short tokens that were asked for lately, each in the place that its id gives, 16 KiB: under a
-  // ceiling the index's pages are often not in RAM, and reading one waits behind the weights.
-  struct Recent {
-    TokenId id = -1;
-    uint8_t length = 0;
-    std::array<char, 11> bytes{};
-  };
-  static constexpr size_t kRecent = 1024;
-
   TokenizerParts parts_;
-  std::vector<Recent> recent_ = std::vector<Recent>(kRecent);
 };
 
 // The families.
