@@ -26,6 +26,7 @@ inline constexpr bool kVnni = false;
 #endif
 #undef THIMBLE_KERNELS_512
 #undef THIMBLE_KERNELS_256
+#undef THIMBLE_KERNELS_STREAM
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 #define THIMBLE_KERNELS_512 1
 #else
@@ -36,6 +37,8 @@ inline constexpr bool kVnni = false;
 #else
 #define THIMBLE_KERNELS_256 0
 #endif
+// One row may go straight from the blocks: kernels_stream-inl.h.
+#define THIMBLE_KERNELS_STREAM (THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256)
 inline constexpr uint8_t kSignFlip = kVnni ? 0x80 : 0;
 inline constexpr int kSignedOffset = kVnni ? 128 : 0;
 

@@ -36,20 +36,36 @@ HWY_INLINE void GroupSums(const Tile& tile, const int8_t* x, size_t n_blocks,
 using DBytes = hn::ScalableTag<uint8_t>;
 using VBytes = hn::Vec<DBytes>;
 
-// acc[i] + the sum of the four products w[4i + j] * x[4i + j]. w: at most 127, or kSigned: signed
-// bytes (xor kSignFlip, whose effect the caller takes away). x: in [-127, 127].
+// w: at most 127, or kSigned: signed bytes (xor kSignFlip, whose effect the caller takes away).
+// x: in [-127, 127].
+#if THIMBLE_KERNELS_256
+
+// Sums of two products, in 16-bit lanes: 127 * 127 * 2 and, with the sign moved to x, 128 * 127 * 2
+// fit.
+template <bool kSigned>
+HWY_INLINE __m256i PairSums(VBytes w, VBytes x) {
+  if constexpr (kSigned) {
+    x.raw = _mm256_sign_epi8(x.raw, w.raw);
+    w.raw = _mm256_abs_epi8(w.raw);  // of -128 it is 128 as an unsigned byte
+  }
+  return _mm256_maddubs_epi16(w.raw, x.raw);
+}
+HWY_INLINE VI AddPairs(VI acc, __m256i pairs) {
+  return hn::Add(acc, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+}
+// The value is computed here and now: GCC else makes trees of chains of sums, of which it has to
+// put half into memory.
+HWY_INLINE void KeepHere(__m256i& v) { asm("" : "+x"(v)); }
+
+#else
+
+// acc[i] + the sum of the four products w[4i + j] * x[4i + j].
 template <bool kSigned, class VInt, class VByte>
 HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-  if constexpr (sizeof(acc.raw) == 64) {
-    return VInt{_mm512_dpbusd_epi32(acc.raw, w.raw, x.raw)};
-  } else if constexpr (sizeof(acc.raw) == 32) {
-    return VInt{_mm256_dpbusd_epi32(acc.raw, w.raw, x.raw)};
-  } else {
-    return VInt{_mm_dpbusd_epi32(acc.raw, w.raw, x.raw)};
-  }
+#if THIMBLE_KERNELS_512
+  return VInt{_mm512_dpbusd_epi32(acc.raw, w.raw, x.raw)};
 #elif HWY_ARCH_X86 && HWY_TARGET <= HWY_SSSE3
-  // maddubs saturates at 2^15: 127 * 127 * 2 and, with the sign moved to x, 128 * 127 * 2 fit.
+  // As PairSums.
   const hn::DFromV<VInt> di;
   const hn::Repartition<int16_t, decltype(di)> d16;
   const hn::Repartition<int8_t, decltype(di)> d8;
@@ -62,16 +78,8 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
     // abs(-128) is 128 as an unsigned byte.
     w = hn::Min(w, hn::BitCast(du8, hn::Neg(signed_w)));
   }
-  if constexpr (sizeof(acc.raw) == 16) {
-    const hn::Vec<decltype(d16)> pairs{_mm_maddubs_epi16(w.raw, x.raw)};
-    return hn::Add(acc, VInt{_mm_madd_epi16(pairs.raw, hn::Set(d16, 1).raw)});
-  }
-#if HWY_TARGET <= HWY_AVX2
-  else if constexpr (sizeof(acc.raw) == 32) {
-    const hn::Vec<decltype(d16)> pairs{_mm256_maddubs_epi16(w.raw, x.raw)};
-    return hn::Add(acc, VInt{_mm256_madd_epi16(pairs.raw, hn::Set(d16, 1).raw)});
-  }
-#endif
+  const hn::Vec<decltype(d16)> pairs{_mm_maddubs_epi16(w.raw, x.raw)};
+  return hn::Add(acc, VInt{_mm_madd_epi16(pairs.raw, hn::Set(d16, 1).raw)});
 #else
   // Even and odd bytes as 16-bit lanes; the sum of two products, at most 128 * 127 * 2, fits.
   const hn::DFromV<VInt> di;
@@ -87,22 +95,6 @@ HWY_INLINE VInt DotQuads(VInt acc, VByte w, VByte x) {
 #endif
 }
 
-#if THIMBLE_KERNELS_256
-// Sums of two products, in 16-bit lanes.
-template <bool kSigned>
-HWY_INLINE __m256i PairSums(VBytes w, VBytes x) {
-  if constexpr (kSigned) {
-    x.raw = _mm256_sign_epi8(x.raw, w.raw);
-    w.raw = _mm256_abs_epi8(w.raw);  // of -128 it is 128 as an unsigned byte
-  }
-  return _mm256_maddubs_epi16(w.raw, x.raw);
-}
-// The value is computed here and now: GCC else makes trees of chains of sums, of which it has to
-// put half into memory.
-HWY_INLINE void KeepHere(__m256i& v) { asm("" : "+x"(v)); }
-HWY_INLINE VI AddPairs(VI acc, __m256i pairs) {
-  return hn::Add(acc, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
-}
 #endif
 
 // Four activations in every 32-bit lane.

@@ -115,7 +115,7 @@ HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, uintptr_t ah
 
 #endif
 
-#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
+#if THIMBLE_KERNELS_STREAM
 // float(i-th scale) and minimum of Lanes(DF()) outputs, whose halves lie in pairs.
 HWY_INLINE void LoadPairs(const uint32_t* from, VF* scale, VF* min) {
 #if THIMBLE_KERNELS_512
@@ -302,7 +302,7 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
   if (n_outputs % kTileOutputs != 0) std::memset(&tile, 0, sizeof(tile));
   alignas(64) float acc[kRowBatch][kTileOutputs];
   RowView views[kRowBatch];
-#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
+#if THIMBLE_KERNELS_STREAM
   // Fetched ahead by whole rows of tiles, in which the order is another one.
   const size_t outputs_bytes = kTileOutputs * row_bytes;
   const size_t ahead_bytes = outputs_bytes * ((kAheadBytes + outputs_bytes - 1) / outputs_bytes);
@@ -315,7 +315,7 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
 #endif
   for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
-#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
+#if THIMBLE_KERNELS_STREAM
     if constexpr (Stream<kType>::kByBlock) {
       if (n_rows < kPackRows && outputs == kTileOutputs) {
         const uint8_t* from = w + o * row_bytes;

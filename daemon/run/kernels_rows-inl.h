@@ -86,8 +86,7 @@ HWY_INLINE void ExpandScales(size_t n_blocks, Tile& tile) {
 
 // What the sums need to know of a type. Several types share one core (and its code): the offset is
 // a number at run time.
-// kPairSums: so many sums of two products of a byte fit 16 bits, as DotQuads makes them on the way;
-// 1 where that is not made use of.
+// kPairSums: so many of PairSums' sums may be added up in 16 bits; 1 where there are none.
 template <size_t kGroupV, bool kHasMinV, bool kSignedV, size_t kPairSumsV>
 struct Core {
   static constexpr size_t kGroup = kGroupV;

@@ -154,7 +154,6 @@ struct StreamBlocks {
     const auto load = [=](size_t row) HWY_ATTR {
       return reinterpret_cast<const __m128i*>(block + row * row_bytes + kFirst);
     };
-    const __m256i ones = _mm256_set1_epi16(1);
     if constexpr (kNibbles) {
       const auto* halves = reinterpret_cast<const __m128i*>(x);
       const __m256i first_x = _mm256_broadcastsi128_si256(_mm_loadu_si128(halves));
@@ -169,7 +168,7 @@ struct StreamBlocks {
         const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
         const __m256i sums = _mm256_add_epi16(_mm256_maddubs_epi16(first, first_x),
                                               _mm256_maddubs_epi16(second, second_x));
-        four[i] = VI{_mm256_madd_epi16(sums, ones)};
+        four[i] = AddPairs(hn::Zero(DI()), sums);
       }
       return SumFour(four[0], four[1], four[2], four[3]);
     } else {
@@ -188,7 +187,7 @@ struct StreamBlocks {
 
 #endif
 
-#if THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256
+#if THIMBLE_KERNELS_STREAM
 template <>
 struct Stream<TensorType::kQ8_0> : StreamBlocks<2, false> {};
 template <>
