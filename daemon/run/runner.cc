@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "daemon/run/arena.h"
+#include "daemon/run/arena_room.h"
 #include "daemon/run/attention.h"
 #include "daemon/run/embedding.h"
 #include "daemon/run/group_values.h"
@@ -45,6 +46,7 @@ class StagedRunner final : public Runner {
         values_{model, plan, *arena_, store},
         reader_(std::move(reader)),
         ring_(plan, *arena_, *reader_),
+        room_(plan, kv, *arena_),
         embedding_(model, plan, *reader_, ring_) {
     const size_t pairs = model.rope.dimensions / 2;
     items_.reserve(plan.max_rows);
@@ -76,7 +78,9 @@ class StagedRunner final : public Runner {
   }
   void Rest() override;
   bool Yield(uint64_t bytes) override;
-  [[nodiscard]] uint64_t Growth(uint64_t yielded, uint64_t enough) override;
+  [[nodiscard]] uint64_t Growth(uint64_t yielded, uint64_t enough) override {
+    return room_.Growth(yielded, enough, running_);
+  }
 
   [[nodiscard]] bool running() const override { return running_; }
   [[nodiscard]] size_t stage() const override { return stage_; }
@@ -90,21 +94,6 @@ class StagedRunner final : public Runner {
  private:
   enum class Phase : uint8_t { kBegin, kTiles, kEnd };
 
-  // Where the arena's keys and values begin.
-  [[nodiscard]] uint64_t KvBegin() const;
-  // Where the resident set has to end with `yielded` bytes of it given up: before these, and that.
-  [[nodiscard]] uint64_t ResidentLimit(uint64_t yielded) const;
-  // What may be in RAM then: [0, front_end) and [back_begin, plan.peak_bytes).
-  struct Extent {
-    uint64_t front_end = 0;
-    uint64_t back_begin = 0;
-    bool operator==(const Extent&) const = default;
-  };
-  [[nodiscard]] Extent ExtentWith(uint64_t yielded) const;
-  // What lies between that, or the values of the pass, and the keys and values.
-  void ReleaseYielded(uint64_t values_end);
-  void ReleaseWideValues();
-  void Release(uint64_t begin, uint64_t end);
   Status CheckFile();
   Result<bool> RunPart();  // true: the stage is complete
   bool RunRows(const Tile& tile, const std::byte* bytes);
@@ -125,15 +114,13 @@ class StagedRunner final : public Runner {
   const GroupValues values_;
   const std::unique_ptr<WeightReader> reader_;
   TileRing ring_;
+  ArenaRoom room_;
   EmbeddingWalk embedding_;
   std::unique_ptr<float[]> cosine_;  // [max_rows][pairs]
   std::unique_ptr<float[]> sine_;
   std::vector<uint32_t> logit_rows_;
 
   bool running_ = false;
-  uint64_t yielded_bytes_ = 0;  // of the resident set
-  Extent extent_;               // of the last call of Growth
-  uint64_t in_ram_bytes_ = 0;   // of it, at least
   std::vector<ActiveItem> items_;
   std::vector<KvPassRows> kv_rows_;
   uint32_t n_rows_ = 0;
@@ -189,9 +176,9 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   const bool wide = n_rows_ > plan_.step_rows;
   const uint64_t values_end = wide ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
-  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, ResidentLimit(yielded_bytes_));
-  ReleaseYielded(values_end);
-  if (wide_ && !wide && !plan_.Streams()) ReleaseWideValues();
+  ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, room_.Limit());
+  room_.Release(values_end);
+  if (wide_ && !wide && !plan_.Streams()) room_.ReleaseWideValues();
   wide_ = wide;
   THIMBLE_RETURN_IF_ERROR(kv_.BringRows(kv_rows_));
   stage_ = 0;
@@ -200,93 +187,19 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   return {};
 }
 
-uint64_t StagedRunner::KvBegin() const {
-  const std::byte* begin = kv_.ram_begin();
-  return begin == nullptr ? plan_.small_offset
-                          : static_cast<uint64_t>(begin - arena_->all().data());
-}
-
-uint64_t StagedRunner::ResidentLimit(uint64_t yielded) const {
-  const uint64_t end = KvBegin();
-  if (yielded == 0) return end;
-  // What lies at the end of the arena for keys and values that are not there is not counted on.
-  const uint64_t in_use = std::min(end, plan_.resident_end);
-  const uint64_t limit = in_use - std::min(in_use, yielded);
-  return std::max(plan_.resident_offset, AlignDown(limit, Arena::kHugePageBytes));
-}
-
 bool StagedRunner::Yield(uint64_t bytes) {
-  if (bytes == yielded_bytes_) return true;
+  if (bytes == room_.yielded_bytes()) return true;
   if (tile_bytes_ != nullptr) return false;
-  yielded_bytes_ = bytes;
-  ring_.Limit(ResidentLimit(bytes));
-  ReleaseYielded(running_ ? ring_.values_end() : 0);
+  room_.GiveUp(bytes);
+  ring_.Limit(room_.Limit());
+  room_.Release(running_ ? ring_.values_end() : 0);
   return true;
-}
-
-void StagedRunner::ReleaseYielded(uint64_t values_end) {
-  if (yielded_bytes_ == 0) return;
-  // Whole huge pages: what is written to a part of one again would take small pages. Where no slot
-  // lies over weights, the last page of these goes too.
-  const uint64_t begin =
-      AlignUp(std::max(ResidentLimit(yielded_bytes_), values_end), Arena::kHugePageBytes);
-  const uint64_t kv_begin = KvBegin();
-  const bool over = kv_begin < plan_.resident_end;
-  Release(begin, over ? AlignDown(kv_begin, Arena::kHugePageBytes) : kv_begin);
-}
-
-void StagedRunner::Release(uint64_t begin, uint64_t end) {
-  if (begin >= end) return;
-  arena_->Release(begin, end);
-  in_ram_bytes_ = 0;
-}
-
-StagedRunner::Extent StagedRunner::ExtentWith(uint64_t yielded) const {
-  const uint64_t kv_begin = KvBegin();
-  // A slot that lies over resident tiles takes all of the huge page in which it begins.
-  const uint64_t kv_page = AlignDown(kv_begin, Arena::kHugePageBytes);
-  const uint64_t back_begin = kv_begin < plan_.resident_end ? kv_page : kv_begin;
-  // The huge page in which a prompt's values end is not given back (ReleaseYielded).
-  uint64_t values_end = plan_.wide_end;
-  if (yielded != 0) {
-    values_end =
-        std::max(values_end, std::min(AlignUp(values_end, Arena::kHugePageBytes), kv_page));
-  }
-  const uint64_t front_end =
-      std::max(std::min(ResidentLimit(yielded), plan_.resident_end), values_end);
-  return {front_end, std::clamp(back_begin, front_end, std::max(front_end, plan_.peak_bytes))};
-}
-
-uint64_t StagedRunner::Growth(uint64_t yielded, uint64_t enough) {
-  const Extent extent = ExtentWith(yielded_bytes_);
-  if (extent != std::exchange(extent_, extent)) {
-    in_ram_bytes_ = 0;
-    if (!running_) ReleaseYielded(0);  // slots that have become free hold RAM
-  }
-  const Extent then = yielded == yielded_bytes_ ? extent : ExtentWith(yielded);
-  const uint64_t most = then.front_end + plan_.peak_bytes - then.back_begin;
-  if (most > in_ram_bytes_ + enough) {
-    in_ram_bytes_ = arena_->InRam(0, AlignDown(extent.front_end, kReadAlignment)) +
-                    arena_->InRam(AlignUp(extent.back_begin, kReadAlignment),
-                                  AlignDown(plan_.peak_bytes, kReadAlignment));
-  }
-  return most - std::min(most, in_ram_bytes_);
-}
-
-// A prompt's values, where nothing else lies over them. What is before step_end may be registered
-// with the kernel, which holds it then, and the huge page in which it ends.
-void StagedRunner::ReleaseWideValues() {
-  const uint64_t begin =
-      plan_.Streams() ? AlignUp(plan_.step_end, Arena::kHugePageBytes) : plan_.step_end;
-  Release(begin, std::min(plan_.resident_offset, KvBegin()));
 }
 
 void StagedRunner::Rest() {
   if (running_) return;
   kv_.Rest();
-  ReleaseWideValues();
-  ReleaseYielded(0);
-  Release(std::max(plan_.resident_end, plan_.step_end), KvBegin());
+  room_.ReleaseAll();
 }
 
 void StagedRunner::Drop(size_t index) {
