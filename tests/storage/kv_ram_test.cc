@@ -13,6 +13,7 @@
 #include "storage/kv_stream.h"
 #include "storage/kv_tail.h"
 #include "tests/storage/kv_test_util.h"
+#include "tests/storage/page_cache.h"
 
 namespace thimble {
 namespace {
@@ -245,6 +246,42 @@ TEST_F(KvRamTest, ALayersBlocksOfAPromptLieTogetherInTheFile) {
   // But where the tree has taken a page between them.
   EXPECT_GE(together, shape_.n_layers * 4 * 3 / 4);
   ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
+// Blocks that are written push the page cache out; the vocabulary, which lies before them, is
+// wanted with every token.
+TEST_F(KvRamTest, WhatLayInTheFileBeforeIsKeptInThePageCacheWhereAsked) {
+  if (IsTmpfs(directory_.path())) GTEST_SKIP() << "tmpfs is nothing but page cache";
+  const auto vocabulary = env_->OpenDatabase("vocabulary");
+  ASSERT_TRUE(vocabulary.ok());
+  for (int i = 0; i < 200; ++i) {
+    auto txn = env_->BeginWrite();
+    ASSERT_TRUE(txn.ok());
+    const std::string key = std::to_string(i);
+    const std::string value = Pattern(2000, static_cast<unsigned>(i));
+    ASSERT_OK(txn->Put(*vocabulary, AsBytes(key), AsBytes(value)));
+    ASSERT_OK(txn->Commit());
+  }
+  ASSERT_OK(env_->Sync());
+  const std::string file = env_->DataFile();
+  const uint64_t before = *env_->UsedBytes();
+  for (const bool keep : {true, false}) {
+    ASSERT_EQ(InPageCache(file, before), before);
+    Use(8);
+    if (keep) kv_->KeepPageCache(before);
+    const std::vector<int32_t> tokens = Prompt(4 * kBlock, keep ? 1 : 2);
+    KvSequence sequence = Open(tokens);
+    RunPass(sequence, tokens);
+    ASSERT_OK(env_->Sync());
+    RunPass(sequence, Part(0, 1));  // what was dirty then goes now
+    if (keep) {
+      EXPECT_GE(InPageCache(file, before), before * 9 / 10);
+    } else {
+      EXPECT_LE(InPageCache(file, before), before / 2);
+    }
+    ASSERT_OK(kv_->CloseSequence(sequence));
+    kv_.reset();
+  }
 }
 
 TEST_F(KvRamTest, RowsLeaveASlotToBlocksOnTheirWay) {

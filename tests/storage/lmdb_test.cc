@@ -1,10 +1,6 @@
 #include "storage/lmdb.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +9,7 @@
 #include <vector>
 
 #include "storage/encoding.h"
+#include "tests/storage/page_cache.h"
 #include "tests/storage/storage_test_util.h"
 
 namespace thimble {
@@ -239,30 +236,9 @@ TEST(Lmdb, AFileCutShortIsAnErrorAndNotASignal) {
   EXPECT_EQ(db.status().code(), StatusCode::kDataLoss) << db.status().ToString();
 }
 
-// Bytes of a file in the page cache.
-uint64_t InPageCache(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat st {};
-  if (fd < 0 || ::fstat(fd, &st) != 0) return UINT64_MAX;
-  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  void* map = ::mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_SHARED, fd, 0);
-  ::close(fd);
-  if (map == MAP_FAILED) return UINT64_MAX;
-  std::vector<unsigned char> present(st.st_size / page_bytes + 1);
-  uint64_t bytes = UINT64_MAX;
-  if (::mincore(map, static_cast<size_t>(st.st_size), present.data()) == 0) {
-    bytes = 0;
-    for (const unsigned char page : present) bytes += (page & 1) * page_bytes;
-  }
-  ::munmap(map, static_cast<size_t>(st.st_size));
-  return bytes;
-}
-
 TEST(Lmdb, DropPageCacheLeavesNothingThatWasReadInRam) {
   const TempDir dir;
-  struct statfs fs {};
-  ASSERT_EQ(::statfs(dir.path().c_str(), &fs), 0);
-  if (fs.f_type == 0x01021994) GTEST_SKIP() << "tmpfs is nothing but page cache";
+  if (IsTmpfs(dir.path())) GTEST_SKIP() << "tmpfs is nothing but page cache";
   const auto env = MustOpen(dir.path(), kMap);
   const auto db = env->OpenDatabase("d");
   ASSERT_TRUE(db.ok());
