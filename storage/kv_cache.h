@@ -67,7 +67,7 @@ class KvCache {
 
   // Page cache of what is written is given back at once, with all of the file but its first
   // `bytes`: what lay there before (the vocabulary) is wanted again, and a page of it that has to
-  // be read waits behind the weights for 1 to 2 ms.
+  // be read waits behind the weights.
   void KeepPageCache(uint64_t bytes) { kept_bytes_ = bytes; }
 
   // Begins a sequence for at most `max_tokens` tokens. The longest run of whole blocks that match

@@ -119,8 +119,8 @@ uint32_t Spread(uint32_t i) {
 
 // Places the chosen tiles one behind the other. What lies over the set for a while takes its
 // beginning (a prompt's values) or its end (keys and values): each part of it is spread through the
-// pass. Where nothing does, in the order of the pass, in which the processor fetches ahead: 12
-// instead of 9 GB/s in tiles of 128 KiB (AMD Zen 3).
+// pass. Where nothing does, in the order of the pass, in which the processor fetches ahead:
+// SmolLM2-135M's shape makes 130 to 141 tokens/s where it made 115 to 120 (AMD Zen 3).
 void PlaceResident(const std::vector<bool>& chosen, Plan* plan) {
   std::vector<size_t> tiles;
   for (size_t t = 0; t < plan->tiles.size(); ++t) {

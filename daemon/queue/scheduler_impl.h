@@ -213,8 +213,7 @@ class SchedulerImpl final : public Scheduler {
   PassCost pass_cost_;  // of passes without prompt rows
 
   // The journal's newest tokens may be missing for so long: they are the same when they are
-  // computed again. A synced commit takes 0.5 ms of a fast disk, 5 to 50 of an SD card, and wears
-  // it out.
+  // computed again. A synced commit takes 0.5 ms of a fast disk, and wears a card out.
   static constexpr double kJournalSeconds = 1;
   double journaled_at_ = -kJournalSeconds;  // when it had all of them
   // Ends that the journal did not take, tried again with the next one. At most kMaxUnrecorded.
@@ -225,7 +224,8 @@ class SchedulerImpl final : public Scheduler {
   static constexpr size_t kMaxUnrecorded = 64;
   std::vector<Unrecorded> unrecorded_;
 
-  // Work space of BeginPass, PassDone and JournalTokens, reserved at construction.
+  // Work space of BeginPass, PassDone and JournalTokens, reserved at construction; ints_ grows with
+  // what is generated in kJournalSeconds, 8 bytes a token.
   std::vector<PassCandidate> candidates_;
   std::vector<LiveRequest*> candidate_requests_;
   std::vector<PassShare> shares_;

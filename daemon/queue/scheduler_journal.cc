@@ -18,7 +18,9 @@ Status SchedulerImpl::JournalTokens() {
   ints_.clear();
   emitted_.clear();
   size_t missing = 0;
-  for (const auto& request : requests_) missing += request->generated() - request->journaled;
+  for (const auto& request : requests_) {
+    if (request->takes_tokens()) missing += request->generated() - request->journaled;
+  }
   ints_.reserve(missing * kJournalIntsPerToken);  // the spans stay valid
   for (const auto& request : requests_) {
     if (!request->takes_tokens() || request->journaled == request->generated()) continue;
