@@ -63,16 +63,28 @@ Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
     DequantizeKv(kv.values, n_known, head_dim, values);
     kv = {scratch, values};
   }
-  // Rows at positions before this block do not see it.
-  const uint32_t skip = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
-  for (uint32_t i = skip; i < n_new; ++i) {
-    const uint32_t n_tokens = std::min(kKvBlockTokens, sequence.n_tokens + i + 1 - first_token);
-    for (uint32_t h = head_; h < head_end; ++h) {
-      const size_t at = size_t{h - b.stage->head_begin} * b.rows + active.first_row + i;
-      AttendBlock(b.q + at * head_dim, kv.keys, kv.values, n_tokens, head_dim, scale, &states[at],
-                  b.att + at * head_dim);
-      *work += 2 * n_tokens * head_dim;
-    }
+  const uint32_t n_heads = head_end - head_;
+  const auto attend = [&](uint32_t head, uint32_t row, size_t n, size_t step, size_t n_tokens) {
+    const size_t at = size_t{head - b.stage->head_begin} * b.rows + active.first_row + row;
+    AttendBlock({.q = b.q + at * head_dim,
+                 .states = &states[at],
+                 .acc = b.att + at * head_dim,
+                 .n = n,
+                 .step = step},
+                kv.keys, kv.values, n_tokens, head_dim, scale);
+    *work += n * 2 * n_tokens * head_dim;
+  };
+  // Rows at positions before this block do not see it, and those in it see what is before them.
+  uint32_t row = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
+  const auto tokens_seen = [&](uint32_t at) {
+    return std::min(kKvBlockTokens, sequence.n_tokens + at + 1 - first_token);
+  };
+  for (; row < n_new && (tokens_seen(row) < kKvBlockTokens || n_new - row < n_heads); ++row) {
+    attend(head_, row, n_heads, b.rows, tokens_seen(row));
+  }
+  // Many rows that see all of it go together, head by head.
+  for (uint32_t h = head_; row < n_new && h < head_end; ++h) {
+    attend(h, row, n_new - row, 1, kKvBlockTokens);
   }
   head_ = head_end;
   return {};

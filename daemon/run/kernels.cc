@@ -220,9 +220,9 @@ void HalfToFloat(const uint16_t* x, size_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(HalfToFloat)(x, n, out);
 }
 
-void AttendBlock(const float* q, const uint16_t* keys, const uint16_t* values, size_t n_tokens,
-                 size_t head_dim, float scale, AttentionState* state, float* acc) {
-  HWY_DYNAMIC_DISPATCH(AttendBlock)(q, keys, values, n_tokens, head_dim, scale, state, acc);
+void AttendBlock(const AttentionQueries& queries, const uint16_t* keys, const uint16_t* values,
+                 size_t n_tokens, size_t head_dim, float scale) {
+  HWY_DYNAMIC_DISPATCH(AttendBlock)(queries, keys, values, n_tokens, head_dim, scale);
 }
 
 void FinishAttention(const AttentionState& state, const float* acc, size_t head_dim, float* out) {

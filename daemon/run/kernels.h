@@ -72,11 +72,21 @@ struct AttentionState {
   float max = -3.0e38F;  // of the scores so far
   float sum = 0.0F;      // of exp(score - max)
 };
-// Adds one KV block: n_tokens in [1, 32]; keys, values: half [n_tokens, head_dim];
-// q: [head_dim]; acc: [head_dim], zeroed by the caller before the first block.
-// scale is applied to the scores (1/sqrt(head_dim)). Blocks must come in order.
-void AttendBlock(const float* q, const uint16_t* keys, const uint16_t* values, size_t n_tokens,
-                 size_t head_dim, float scale, AttentionState* state, float* acc);
+// Queries that see a KV block alike: of the heads that share its keys, or of several rows. Query
+// k's vector is q + k * step * head_dim, its state states[k * step], its sums acc + k * step *
+// head_dim, zeroed before the first block.
+struct AttentionQueries {
+  const float* q = nullptr;
+  AttentionState* states = nullptr;
+  float* acc = nullptr;
+  size_t n = 1;
+  size_t step = 1;
+};
+// Adds one KV block to each query: n_tokens in [1, 32]; keys, values: half [n_tokens, head_dim].
+// scale is applied to the scores (1/sqrt(head_dim)). Blocks must come in order. What a query gets
+// does not depend on the others.
+void AttendBlock(const AttentionQueries& queries, const uint16_t* keys, const uint16_t* values,
+                 size_t n_tokens, size_t head_dim, float scale);
 // out[i] = acc[i] / state.sum. [head_dim]; out may be acc.
 void FinishAttention(const AttentionState& state, const float* acc, size_t head_dim, float* out);
 

@@ -1,5 +1,6 @@
-// Attention of one query head over one KV block, with a running softmax. Memory: 256 bytes of
-// stack.
+// Attention over one KV block, with a running softmax: of up to four queries at once, for which
+// keys and values become floats once. A query's sums are formed in the same order however many
+// there are. Memory: 768 bytes of stack.
 #include <algorithm>
 #include <cassert>
 
@@ -17,6 +18,7 @@ namespace thimble {
 namespace HWY_NAMESPACE {
 
 inline constexpr size_t kBlockTokens = 32;
+inline constexpr size_t kLineHalves = 32;  // of a line of the processor's caches
 
 HWY_INLINE float HalfScalar(uint16_t half) {
 #if HWY_TARGET == HWY_SCALAR
@@ -33,61 +35,87 @@ HWY_INLINE void Rescale(float* acc, size_t n, float factor) {
   Map2(acc, acc, n, acc, [vfactor](VF a, VF) HWY_ATTR { return hn::Mul(a, vfactor); });
 }
 
-// scores[t] = scale * q . keys[t]. Values past the last whole vector are added in scalar.
-HWY_INLINE void Scores(const float* q, const uint16_t* keys, size_t n_tokens, size_t head_dim,
-                       float scale, float* scores) {
+// Of what a register of halves becomes as floats, so many queries make use at once.
+inline constexpr size_t kMostQueries = 4;
+
+// to[i] = the sum of lane sums[i], for i < 4.
+HWY_INLINE void StoreSums(const VF* sums, float* to) {
+#if HWY_TARGET == HWY_SCALAR
+  for (size_t i = 0; i < 4; ++i) to[i] = hn::GetLane(sums[i]);
+#else
+  const DF df;
+  const auto blocks = SumFour(sums[0], sums[1], sums[2], sums[3]);
+  if constexpr (hn::MaxLanes(DF()) == 16) {
+    const hn::Half<DF> d8;
+    const hn::Half<decltype(d8)> d4;
+    const auto two = hn::Add(hn::LowerHalf(d8, blocks), hn::UpperHalf(d8, blocks));
+    hn::StoreU(hn::Add(hn::LowerHalf(d4, two), hn::UpperHalf(d4, two)), d4, to);
+  } else if constexpr (hn::MaxLanes(DF()) == 8) {
+    const hn::Half<DF> d4;
+    hn::StoreU(hn::Add(hn::LowerHalf(d4, blocks), hn::UpperHalf(d4, blocks)), d4, to);
+  } else {
+    hn::StoreU(blocks, df, to);
+  }
+#endif
+}
+
+// scores[k][t] = q_k . keys[t]; q_k is q + k * stride. Values past the last whole vector are added
+// in scalar. The values that will be wanted next are fetched meanwhile.
+template <size_t kQueries>
+HWY_INLINE void Scores(const float* q, size_t stride, const uint16_t* keys, const uint16_t* values,
+                       size_t n_tokens, size_t head_dim, float (*scores)[kBlockTokens]) {
   const DF df;
   const size_t lanes = hn::Lanes(df);
   const size_t whole = head_dim / lanes * lanes;
-  const size_t last = n_tokens - 1;
   for (size_t t = 0; t < n_tokens; t += 4) {
-    // Four tokens at a time hide the latency of the additions; past the end the last one is
-    // repeated.
-    const uint16_t* k0 = keys + t * head_dim;
-    const uint16_t* k1 = keys + std::min(t + 1, last) * head_dim;
-    const uint16_t* k2 = keys + std::min(t + 2, last) * head_dim;
-    const uint16_t* k3 = keys + std::min(t + 3, last) * head_dim;
-    VF s0 = hn::Zero(df);
-    VF s1 = hn::Zero(df);
-    VF s2 = hn::Zero(df);
-    VF s3 = hn::Zero(df);
+    // Four tokens at a time; past the end the last one is repeated.
+    const uint16_t* rows[4] = {keys + t * head_dim};
+    HWY_UNROLL(4)
+    for (size_t i = 1; i < 4; ++i) rows[i] = rows[i - 1] + (t + i < n_tokens ? head_dim : 0);
+    for (size_t i = 0; i < 4 * head_dim; i += kLineHalves) {
+      hwy::Prefetch(values + t * head_dim + i);
+    }
+    VF sums[kQueries][4];
+    HWY_UNROLL(4)
+    for (size_t k = 0; k < kQueries; ++k) {
+      HWY_UNROLL(4)
+      for (size_t i = 0; i < 4; ++i) sums[k][i] = hn::Zero(df);
+    }
     for (size_t d = 0; d < whole; d += lanes) {
-      const VF vq = hn::LoadU(df, q + d);
-      s0 = hn::MulAdd(LoadHalf(k0 + d), vq, s0);
-      s1 = hn::MulAdd(LoadHalf(k1 + d), vq, s1);
-      s2 = hn::MulAdd(LoadHalf(k2 + d), vq, s2);
-      s3 = hn::MulAdd(LoadHalf(k3 + d), vq, s3);
+      VF key[4];
+      HWY_UNROLL(4)
+      for (size_t i = 0; i < 4; ++i) key[i] = LoadHalf(rows[i] + d);
+      HWY_UNROLL(4)
+      for (size_t k = 0; k < kQueries; ++k) {
+        const VF vq = hn::LoadU(df, q + k * stride + d);
+        HWY_UNROLL(4)
+        for (size_t i = 0; i < 4; ++i) sums[k][i] = hn::MulAdd(key[i], vq, sums[k][i]);
+      }
     }
-    float sum0 = hn::GetLane(hn::SumOfLanes(df, s0));
-    float sum1 = hn::GetLane(hn::SumOfLanes(df, s1));
-    float sum2 = hn::GetLane(hn::SumOfLanes(df, s2));
-    float sum3 = hn::GetLane(hn::SumOfLanes(df, s3));
+    HWY_UNROLL(4)
+    for (size_t k = 0; k < kQueries; ++k) StoreSums(sums[k], scores[k] + t);
     for (size_t d = whole; d < head_dim; ++d) {
-      sum0 += HalfScalar(k0[d]) * q[d];
-      sum1 += HalfScalar(k1[d]) * q[d];
-      sum2 += HalfScalar(k2[d]) * q[d];
-      sum3 += HalfScalar(k3[d]) * q[d];
+      for (size_t i = 0; i < 4; ++i) {
+        const float key = HalfScalar(rows[i][d]);
+        for (size_t k = 0; k < kQueries; ++k) scores[k][t + i] += key * q[k * stride + d];
+      }
     }
-    scores[t] = sum0 * scale;  // scores has room for a multiple of four
-    scores[t + 1] = sum1 * scale;
-    scores[t + 2] = sum2 * scale;
-    scores[t + 3] = sum3 * scale;
   }
 }
 
-HWY_NOINLINE inline void AttendBlock(const float* q, const uint16_t* keys, const uint16_t* values,
-                                     size_t n_tokens, size_t head_dim, float scale,
-                                     AttentionState* state, float* acc) {
-  assert(n_tokens >= 1 && n_tokens <= kBlockTokens);
+// Scores to weights exp(scale * score - maximum), by which the state and the sums so far go on.
+HWY_INLINE void Weigh(float* p, size_t n_tokens, size_t head_dim, float scale,
+                      AttentionState* state, float* acc) {
   const DF df;
   const size_t lanes = hn::Lanes(df);
-  HWY_ALIGN float p[kBlockTokens];
-  Scores(q, keys, n_tokens, head_dim, scale, p);
-
-  float max = state->max;
-  for (size_t t = 0; t < n_tokens; ++t) max = std::max(max, p[t]);
+  const VF vscale = hn::Set(df, scale);
   // Tokens that are not there weigh nothing: exp(-inf) is zero.
   for (size_t t = n_tokens; t < kBlockTokens; ++t) p[t] = -3.0e38F;
+  VF most = hn::Set(df, state->max);
+  for (size_t t = 0; t < kBlockTokens; t += lanes) {
+    most = hn::Max(hn::Mul(hn::Load(df, p + t), vscale), most);
+  }
+  const float max = hn::GetLane(hn::MaxOfLanes(df, most));
   if (max > state->max) {
     // exp(-3e38 - max) is zero for the first block.
     const float factor = hn::GetLane(Exp(hn::Set(df, state->max - max)));
@@ -98,41 +126,89 @@ HWY_NOINLINE inline void AttendBlock(const float* q, const uint16_t* keys, const
   const VF vmax = hn::Set(df, max);
   VF vsum = hn::Zero(df);
   for (size_t t = 0; t < kBlockTokens; t += lanes) {
-    const VF weight = Exp(hn::Sub(hn::Load(df, p + t), vmax));
+    const VF weight = Exp(hn::Sub(hn::Mul(hn::Load(df, p + t), vscale), vmax));
     hn::Store(weight, df, p + t);
     vsum = hn::Add(vsum, weight);
   }
   state->sum += hn::GetLane(hn::SumOfLanes(df, vsum));
+}
 
+// acc_k[d] += the sum over t of p[k][t] * values[t][d], for kCount vectors from there on; acc_k is
+// acc + k * stride.
+template <size_t kQueries, size_t kCount>
+HWY_INLINE void AddValues(const uint16_t* values, size_t n_tokens, size_t head_dim,
+                          const float (*p)[kBlockTokens], float* acc, size_t stride) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  VF sums[kQueries][kCount];
+  HWY_UNROLL(4)
+  for (size_t k = 0; k < kQueries; ++k) {
+    HWY_UNROLL(4)
+    for (size_t i = 0; i < kCount; ++i) sums[k][i] = hn::LoadU(df, acc + k * stride + i * lanes);
+  }
+  for (size_t t = 0; t < n_tokens; ++t) {
+    VF value[kCount];
+    HWY_UNROLL(4)
+    for (size_t i = 0; i < kCount; ++i) value[i] = LoadHalf(values + t * head_dim + i * lanes);
+    HWY_UNROLL(4)
+    for (size_t k = 0; k < kQueries; ++k) {
+      const VF weight = hn::Set(df, p[k][t]);
+      HWY_UNROLL(4)
+      for (size_t i = 0; i < kCount; ++i) sums[k][i] = hn::MulAdd(value[i], weight, sums[k][i]);
+    }
+  }
+  HWY_UNROLL(4)
+  for (size_t k = 0; k < kQueries; ++k) {
+    HWY_UNROLL(4)
+    for (size_t i = 0; i < kCount; ++i) hn::StoreU(sums[k][i], df, acc + k * stride + i * lanes);
+  }
+}
+
+// Queries [first, first + kQueries).
+template <size_t kQueries>
+HWY_NOINLINE void AttendQueries(const AttentionQueries& a, size_t first, const uint16_t* keys,
+                                const uint16_t* values, size_t n_tokens, size_t head_dim,
+                                float scale) {
+  const size_t lanes = hn::Lanes(DF());
+  const size_t stride = a.step * head_dim;
+  float* acc = a.acc + first * stride;
+  HWY_ALIGN float p[kQueries][kBlockTokens];
+  Scores<kQueries>(a.q + first * stride, stride, keys, values, n_tokens, head_dim, p);
+  for (size_t k = 0; k < kQueries; ++k) {
+    Weigh(p[k], n_tokens, head_dim, scale, a.states + (first + k) * a.step, acc + k * stride);
+  }
   size_t d = 0;
   for (; d + 4 * lanes <= head_dim; d += 4 * lanes) {
-    VF a0 = hn::LoadU(df, acc + d);
-    VF a1 = hn::LoadU(df, acc + d + lanes);
-    VF a2 = hn::LoadU(df, acc + d + 2 * lanes);
-    VF a3 = hn::LoadU(df, acc + d + 3 * lanes);
-    for (size_t t = 0; t < n_tokens; ++t) {
-      const uint16_t* v = values + t * head_dim + d;
-      const VF weight = hn::Set(df, p[t]);
-      a0 = hn::MulAdd(LoadHalf(v), weight, a0);
-      a1 = hn::MulAdd(LoadHalf(v + lanes), weight, a1);
-      a2 = hn::MulAdd(LoadHalf(v + 2 * lanes), weight, a2);
-      a3 = hn::MulAdd(LoadHalf(v + 3 * lanes), weight, a3);
-    }
-    hn::StoreU(a0, df, acc + d);
-    hn::StoreU(a1, df, acc + d + lanes);
-    hn::StoreU(a2, df, acc + d + 2 * lanes);
-    hn::StoreU(a3, df, acc + d + 3 * lanes);
+    AddValues<kQueries, 4>(values + d, n_tokens, head_dim, p, acc + d, stride);
   }
   for (; d + lanes <= head_dim; d += lanes) {
-    VF a = hn::LoadU(df, acc + d);
-    for (size_t t = 0; t < n_tokens; ++t) {
-      a = hn::MulAdd(LoadHalf(values + t * head_dim + d), hn::Set(df, p[t]), a);
-    }
-    hn::StoreU(a, df, acc + d);
+    AddValues<kQueries, 1>(values + d, n_tokens, head_dim, p, acc + d, stride);
   }
   for (; d < head_dim; ++d) {
-    for (size_t t = 0; t < n_tokens; ++t) acc[d] += HalfScalar(values[t * head_dim + d]) * p[t];
+    for (size_t t = 0; t < n_tokens; ++t) {
+      const float value = HalfScalar(values[t * head_dim + d]);
+      for (size_t k = 0; k < kQueries; ++k) acc[k * stride + d] += value * p[k][t];
+    }
   }
+}
+
+HWY_NOINLINE inline void AttendBlock(const AttentionQueries& queries, const uint16_t* keys,
+                                     const uint16_t* values, size_t n_tokens, size_t head_dim,
+                                     float scale) {
+  assert(n_tokens >= 1 && n_tokens <= kBlockTokens);
+  size_t k = 0;
+  for (; k + kMostQueries <= queries.n; k += kMostQueries) {
+    AttendQueries<kMostQueries>(queries, k, keys, values, n_tokens, head_dim, scale);
+  }
+  if constexpr (kMostQueries > 2) {
+    if (k + 3 == queries.n) {
+      return AttendQueries<3>(queries, k, keys, values, n_tokens, head_dim, scale);
+    }
+    if (k + 2 == queries.n) {
+      return AttendQueries<2>(queries, k, keys, values, n_tokens, head_dim, scale);
+    }
+  }
+  if (k < queries.n) AttendQueries<1>(queries, k, keys, values, n_tokens, head_dim, scale);
 }
 
 HWY_NOINLINE inline void FinishAttention(const AttentionState& state, const float* acc,

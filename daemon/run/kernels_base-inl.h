@@ -124,6 +124,21 @@ HWY_INLINE VF LoadBFloat(const void* from) {
   return hn::BitCast(DF(), hn::ShiftLeft<16>(hn::PromoteTo(DU(), LoadBytes(d16, from))));
 }
 
+#if HWY_TARGET != HWY_SCALAR
+// In each 128-bit block: [sum(a), sum(b), sum(c), sum(d)] of the blocks' four lanes.
+template <class V>
+HWY_INLINE V SumFour(V a, V b, V c, V d) {
+  const hn::DFromV<V> di;
+  const hn::Repartition<int64_t, decltype(di)> d64;
+  const V ab = hn::Add(hn::InterleaveLower(di, a, b), hn::InterleaveUpper(di, a, b));
+  const V cd = hn::Add(hn::InterleaveLower(di, c, d), hn::InterleaveUpper(di, c, d));
+  const auto ab64 = hn::BitCast(d64, ab);
+  const auto cd64 = hn::BitCast(d64, cd);
+  return hn::Add(hn::BitCast(di, hn::InterleaveLower(d64, ab64, cd64)),
+                 hn::BitCast(di, hn::InterleaveUpper(d64, ab64, cd64)));
+}
+#endif
+
 // exp(x) with a relative error near 1e-7: 2^n * p(x - n ln 2), p of degree 7 after Cephes' expf.
 // Zero below -87.3 (where the result would be subnormal), exp(88) above 88.
 HWY_INLINE VF Exp(VF x) {

@@ -104,19 +104,6 @@ HWY_INLINE VBytes BroadcastQuad(const int8_t* x) {
   return hn::BitCast(DBytes(), hn::Set(DI(), quad));
 }
 
-// In each 128-bit block: [sum(a), sum(b), sum(c), sum(d)] of the blocks' four lanes.
-template <class V>
-HWY_INLINE V SumFour(V a, V b, V c, V d) {
-  const hn::DFromV<V> di;
-  const hn::Repartition<int64_t, decltype(di)> d64;
-  const V ab = hn::Add(hn::InterleaveLower(di, a, b), hn::InterleaveUpper(di, a, b));
-  const V cd = hn::Add(hn::InterleaveLower(di, c, d), hn::InterleaveUpper(di, c, d));
-  const auto ab64 = hn::BitCast(d64, ab);
-  const auto cd64 = hn::BitCast(d64, cd);
-  return hn::Add(hn::BitCast(di, hn::InterleaveLower(d64, ab64, cd64)),
-                 hn::BitCast(di, hn::InterleaveUpper(d64, ab64, cd64)));
-}
-
 // The first `kWords` of 4 words each of rows a..d, transposed: out j = [a_j, b_j, c_j, d_j], in
 // each 128-bit block.
 template <class V>

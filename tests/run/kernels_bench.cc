@@ -99,18 +99,19 @@ void BM_Copy(benchmark::State& state, size_t bytes) {
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(bytes));
 }
 
-void BM_Attend(benchmark::State& state) {
+// A KV block by as many queries, as of heads that share it.
+void BM_Attend(benchmark::State& state, size_t n_queries) {
   const size_t head_dim = 64;
   const std::vector<uint16_t> kv(2 * 32 * head_dim, 0x3000);
-  const std::vector<float> q(head_dim, 0.1F);
-  std::vector<float> acc(head_dim);
+  const std::vector<float> q(n_queries * head_dim, 0.1F);
+  std::vector<float> acc(n_queries * head_dim);
   while (state.KeepRunning()) {
-    AttentionState attention;
-    AttendBlock(q.data(), kv.data(), kv.data() + 32 * head_dim, 32, head_dim, 0.125F, &attention,
-                acc.data());
+    std::vector<AttentionState> states(n_queries);
+    AttendBlock({.q = q.data(), .states = states.data(), .acc = acc.data(), .n = n_queries},
+                kv.data(), kv.data() + 32 * head_dim, 32, head_dim, 0.125F);
     benchmark::DoNotOptimize(acc.data());
   }
-  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kv.size() * 2));
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * n_queries));
 }
 
 void BM_RmsNorm(benchmark::State& state) {
@@ -168,12 +169,15 @@ void RegisterAll() {
   }
   for (const TensorType type : kTypes) {
     const std::string stem = "MatMul/" + std::string(Traits(type).name);
-    for (const size_t rows : {2, 3, 8, 32}) {
+    for (const size_t rows : {2, 3, 4, 8, 16, 32}) {
       const std::string name = stem + "/rows:" + std::to_string(rows) + "/1MiB";
       benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, type, rows, size_t{1} << 20);
     }
   }
-  benchmark::RegisterBenchmark("Attend/32x64", BM_Attend);
+  for (const size_t n : {1, 2, 3, 4, 8}) {
+    benchmark::RegisterBenchmark(("Attend/32x64/queries:" + std::to_string(n)).c_str(), BM_Attend,
+                                 n);
+  }
   benchmark::RegisterBenchmark("RmsNorm", BM_RmsNorm);
   benchmark::RegisterBenchmark("SwiGlu", BM_SwiGlu);
   benchmark::RegisterBenchmark("PrepareRow", BM_PrepareRow);

@@ -317,7 +317,8 @@ void CheckAttention(size_t n_tokens, size_t head_dim, float deviation, std::mt19
     const size_t n = std::min<size_t>(32, n_tokens - t);
     const std::vector<uint16_t> k(keys + t * head_dim, keys + (t + n) * head_dim);
     const std::vector<uint16_t> v(values + t * head_dim, values + (t + n) * head_dim);
-    AttendBlock(q.data(), k.data(), v.data(), n, head_dim, scale, &state, acc.data());
+    AttendBlock({.q = q.data(), .states = &state, .acc = acc.data()}, k.data(), v.data(), n,
+                head_dim, scale);
   }
   FinishAttention(state, acc.data(), head_dim, acc.data());
   for (size_t d = 0; d < head_dim; ++d) {
@@ -339,6 +340,47 @@ TEST(AttendBlock, TakesEveryHeadSizeAndPeakedScores) {
     for (const size_t head_dim : {1, 8, 20, 32, 48, 63, 80, 100, 128, 256}) {
       CheckAttention(45, head_dim, 1, random);
       CheckAttention(70, head_dim, 12, random);
+    }
+  });
+}
+
+TEST(AttendBlock, WhatAQueryGetsDoesNotDependOnTheOthers) {
+  std::mt19937 random(8);
+  OnEveryTarget([&random] {
+    for (const size_t head_dim : {3, 20, 64, 100}) {
+      constexpr size_t kStep = 2;
+      constexpr size_t kLast = 9;  // as many as two calls of four, and one more
+      const std::vector<float> q = Normal(kStep * kLast * head_dim, random, 0, 3);
+      std::vector<uint16_t> kv(2 * 32 * head_dim);
+      FloatToHalf(Normal(kv.size(), random).data(), kv.size(), kv.data());
+      const uint16_t* keys = kv.data();
+      const uint16_t* values = keys + 32 * head_dim;
+      std::vector<AttentionState> alone(kStep * kLast);
+      std::vector<float> alone_acc(q.size());
+      for (size_t at = 0; at < kStep * kLast; at += kStep) {
+        for (const size_t n_tokens : {32, 13}) {
+          AttendBlock(
+              {.q = &q[at * head_dim], .states = &alone[at], .acc = &alone_acc[at * head_dim]},
+              keys, values, n_tokens, head_dim, 0.2F);
+        }
+      }
+      for (size_t n = 1; n <= kLast; ++n) {
+        std::vector<AttentionState> states(kStep * kLast);
+        std::vector<float> acc(q.size());
+        for (const size_t n_tokens : {32, 13}) {
+          AttendBlock(
+              {.q = q.data(), .states = states.data(), .acc = acc.data(), .n = n, .step = kStep},
+              keys, values, n_tokens, head_dim, 0.2F);
+        }
+        for (size_t at = 0; at < kStep * kLast; ++at) {
+          const bool asked = at % kStep == 0 && at < n * kStep;
+          ASSERT_EQ(states[at].max, asked ? alone[at].max : AttentionState{}.max) << at;
+          ASSERT_EQ(states[at].sum, asked ? alone[at].sum : 0.0F) << at;
+          for (size_t i = at * head_dim; i < (at + 1) * head_dim; ++i) {
+            ASSERT_EQ(acc[i], asked ? alone_acc[i] : 0.0F) << n << " queries, value " << i;
+          }
+        }
+      }
     }
   });
 }
