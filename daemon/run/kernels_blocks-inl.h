@@ -37,7 +37,7 @@ inline constexpr bool kVnni = false;
 #else
 #define THIMBLE_KERNELS_256 0
 #endif
-// One row may go straight from the blocks: kernels_stream-inl.h.
+// Rows may go straight from the blocks: kernels_stream-inl.h.
 #define THIMBLE_KERNELS_STREAM (THIMBLE_KERNELS_512 || THIMBLE_KERNELS_256)
 inline constexpr uint8_t kSignFlip = kVnni ? 0x80 : 0;
 inline constexpr int kSignedOffset = kVnni ? 128 : 0;

@@ -6,7 +6,6 @@
 //   acc = acc + weight_min * (x_scale * x_sum).
 // Memory: a Tile and 64 rows of 16 sums on the stack, 20 KiB.
 #include <cassert>
-#include <type_traits>
 
 #if defined(THIMBLE_KERNELS_QUANT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef THIMBLE_KERNELS_QUANT_INL_H_
@@ -19,7 +18,7 @@
 #include "daemon/run/kernels_blocks-inl.h"
 #include "daemon/run/kernels_dot-inl.h"
 #include "daemon/run/kernels_rows-inl.h"
-#include "daemon/run/kernels_stream-inl.h"
+#include "daemon/run/kernels_stream_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace thimble {
@@ -28,6 +27,10 @@ namespace HWY_NAMESPACE {
 inline constexpr size_t kRowBatch = 64;
 // From this many rows on, transposing the tile costs less than reducing each row's sums.
 inline constexpr size_t kPackRows = 3;
+// Of blocks of 32, so many rows at once go straight from the blocks, as there are registers for
+// their sums; from kTileRows rows on a tile that serves all of them costs less.
+inline constexpr size_t kStreamRows = kVnni ? 8 : 1;
+inline constexpr size_t kTileRows = kVnni ? 32 : kPackRows;
 // Of weights, what is computed in the time that memory takes to answer, and some more.
 inline constexpr size_t kAheadBytes = size_t{12} * 1024;
 
@@ -62,26 +65,6 @@ HWY_NOINLINE inline void PrepareQ8(const float* x, size_t columns, void* out) {
   }
 }
 
-// One row: its sums, by group and output, through the float operations.
-template <class C>
-HWY_INLINE void AddSums(const Tile& tile, const RowView& x, size_t n_blocks, int offset,
-                        const int32_t (*isums)[kTileOutputs], float* acc) {
-  const DF df;
-  const DI di;
-  const size_t lanes = hn::Lanes(df);
-  const size_t n_groups = n_blocks * kBlock / C::kGroup;
-  for (size_t o = 0; o < kTileOutputs; o += lanes) {
-    VF sum = hn::Load(df, acc + o);
-    for (size_t g = 0; g < n_groups; ++g) {
-      const int x_sum = GroupSum<C>(x.sum, g);
-      const VI isum = hn::Sub(hn::Load(di, isums[g] + o), hn::Set(di, offset * x_sum));
-      sum = AddGroup<C>(sum, isum, hn::Load(df, tile.scale[g] + o), MinOf<C>(tile.min[g] + o),
-                        x.scale[g * C::kGroup / kBlock], x_sum);
-    }
-    hn::Store(sum, df, acc + o);
-  }
-}
-
 // One row by the tile as unpacked: the sums of each output are reduced across lanes.
 template <class C>
 HWY_NOINLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, int offset,
@@ -90,105 +73,6 @@ HWY_NOINLINE void AddRow(const Tile& tile, const RowView& x, size_t n_blocks, in
   GroupSums<C::kGroup, C::kSigned>(tile, x.q, n_blocks, isums);
   AddSums<C>(tile, x, n_blocks, offset, isums, acc);
 }
-
-#if THIMBLE_KERNELS_512
-// One row by 16 outputs whose values go from the blocks to the products without a stop in the tile.
-// ahead: the bytes that are wanted next, of as many outputs and columns.
-template <TensorType kType>
-HWY_INLINE void StreamRow(const uint8_t* weights, size_t row_bytes, uintptr_t ahead,
-                          const RowView& x, size_t n_blocks, Tile& tile, float* acc) {
-  using Shape = Block<kType>;
-  // The small integers first: their loads and stores overlap the products.
-  ForEachBlock<Shape, false>(weights, row_bytes, kTileOutputs, n_blocks,
-                             [&tile](const uint8_t* block, size_t o, size_t b)
-                                 HWY_ATTR { Shape::Scales(block, o, b, tile); });
-  alignas(64) int32_t isums[kMaxGroups][kTileOutputs];
-  GroupSumsOf<Shape::kGroup, Shape::kSigned>(
-      [=](size_t o, size_t column) HWY_ATTR {
-        if (o % 8 == 0) PrefetchPart<Shape>(ahead, column / kBlock + o / 8);
-        return VBytes{Stream<kType>::Load64(weights + o * row_bytes, column)};
-      },
-      x.q, n_blocks, isums);
-  ExpandScales<Shape>(n_blocks, tile);
-  AddSums<CoreOf<Shape>>(tile, x, n_blocks, Shape::kOffset, isums, acc);
-}
-
-#endif
-
-#if THIMBLE_KERNELS_STREAM
-// float(i-th scale) and minimum of Lanes(DF()) outputs, whose halves lie in pairs.
-HWY_INLINE void LoadPairs(const uint32_t* from, VF* scale, VF* min) {
-#if THIMBLE_KERNELS_512
-  const __m512i both = _mm512_load_si512(from);
-  *scale = VF{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(both))};
-  *min = VF{_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)))};
-#else
-  const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
-  const __m256i low = _mm256_and_si256(both, _mm256_set1_epi32(0xFFFF));
-  // Scales, then minimums, in either half; put together by the permutation.
-  const __m256i halves = _mm256_packus_epi32(low, _mm256_srli_epi32(both, 16));
-  const __m256i sorted = _mm256_permute4x64_epi64(halves, 0xD8);
-  *scale = VF{_mm256_cvtph_ps(_mm256_castsi256_si128(sorted))};
-  *min = VF{_mm256_cvtph_ps(_mm256_extracti128_si256(sorted, 1))};
-#endif
-}
-
-// One row by 16 outputs, all columns at once, of blocks of 32, which need no tile at all. ahead:
-// the bytes that are wanted next, of as many outputs and columns.
-template <TensorType kType>
-HWY_INLINE void StreamBlocksOfRow(const uint8_t* weights, size_t row_bytes, uintptr_t ahead,
-                                  const RowView& x, size_t n_blocks, float* out) {
-  using Shape = Block<kType>;
-  using C = CoreOf<Shape>;
-  const DF df;
-  constexpr size_t kLanes = hn::MaxLanes(DF());
-  constexpr size_t kVectors = kTileOutputs / kLanes;
-  // Scale and minimum are copied together, two blocks ahead: loads and stores, which overlap the
-  // products.
-  using Halves = std::conditional_t<Shape::kHasMin, uint32_t, uint16_t>;
-  constexpr size_t kCopies = 4;
-  alignas(64) Halves halves[kCopies][kTileOutputs];
-  const auto copy = [=, &halves](size_t b) HWY_ATTR {
-    if (b >= n_blocks) return;
-    const uint8_t* block = weights + b * Shape::kBytes;
-    HWY_UNROLL(16)
-    for (size_t o = 0; o < kTileOutputs; ++o) {
-      Halves both;
-      std::memcpy(&both, block + o * row_bytes, sizeof(Halves));
-      // Volatile: else the compiler gathers them in vectors, with as many shuffles.
-      *static_cast<volatile Halves*>(&halves[b % kCopies][o]) = both;
-    }
-  };
-  copy(0);
-  copy(1);
-  VF sum[kVectors];
-  HWY_UNROLL(2)
-  for (size_t v = 0; v < kVectors; ++v) sum[v] = hn::Zero(df);
-  for (size_t b = 0; b < n_blocks; ++b) {
-    PrefetchPart<Shape>(ahead, b);
-    copy(b + 2);
-    const int x_sum = GroupSum<C>(x.sum, b);
-    const uint8_t* block = weights + b * Shape::kBytes;
-    HWY_UNROLL(2)
-    for (size_t v = 0; v < kVectors; ++v) {
-      const VI dots =
-          Stream<kType>::Dots(block + v * kLanes * row_bytes, row_bytes, x.q + b * kBlock);
-      const VI isum = hn::Sub(dots, hn::Set(DI(), Shape::kOffset * x_sum));
-      const Halves* of_block = halves[b % kCopies] + v * kLanes;
-      VF min = hn::Zero(df);
-      VF scale;
-      if constexpr (Shape::kHasMin) {
-        LoadPairs(of_block, &scale, &min);
-      } else {
-        scale = LoadHalf(of_block);
-      }
-      sum[v] = AddGroup<C>(sum[v], isum, scale, min, x.scale[b], x_sum);
-    }
-  }
-  HWY_UNROLL(2)
-  for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[v], df, out + v * kLanes);
-}
-#endif
 
 #if THIMBLE_KERNELS_256
 // tile.packed and the scales straight from the blocks of 16 outputs.
@@ -317,12 +201,14 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
 #if THIMBLE_KERNELS_STREAM
     if constexpr (Stream<kType>::kByBlock) {
-      if (n_rows < kPackRows && outputs == kTileOutputs) {
-        const uint8_t* from = w + o * row_bytes;
-        for (size_t r = 0; r < n_rows; ++r) {
-          const RowView view = ViewRow(x + r * x_stride_bytes, columns, 0);
-          StreamBlocksOfRow<kType>(from, row_bytes, ahead_of(o), view, columns / kBlock,
-                                   y + r * y_stride + o);
+      if (n_rows < kTileRows && outputs == kTileOutputs) {
+        for (size_t r = 0; r < n_rows; r += kStreamRows) {
+          const size_t rows = std::min(kStreamRows, n_rows - r);
+          for (size_t i = 0; i < rows; ++i) {
+            views[i] = ViewRow(x + (r + i) * x_stride_bytes, columns, 0);
+          }
+          StreamUpTo<kType, kStreamRows>(w + o * row_bytes, row_bytes, ahead_of(o), views, rows,
+                                         columns / kBlock, y + r * y_stride + o, y_stride);
         }
         continue;
       }

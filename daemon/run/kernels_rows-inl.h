@@ -138,6 +138,26 @@ HWY_INLINE int GroupSum(const int16_t* sum, size_t g) {
   }
 }
 
+// One row: its sums, by group and output, through the float operations.
+template <class C>
+HWY_INLINE void AddSums(const Tile& tile, const RowView& x, size_t n_blocks, int offset,
+                        const int32_t (*isums)[kTileOutputs], float* acc) {
+  const DF df;
+  const DI di;
+  const size_t lanes = hn::Lanes(df);
+  const size_t n_groups = n_blocks * kBlock / C::kGroup;
+  for (size_t o = 0; o < kTileOutputs; o += lanes) {
+    VF sum = hn::Load(df, acc + o);
+    for (size_t g = 0; g < n_groups; ++g) {
+      const int x_sum = GroupSum<C>(x.sum, g);
+      const VI isum = hn::Sub(hn::Load(di, isums[g] + o), hn::Set(di, offset * x_sum));
+      sum = AddGroup<C>(sum, isum, hn::Load(df, tile.scale[g] + o), MinOf<C>(tile.min[g] + o),
+                        x.scale[g * C::kGroup / kBlock], x_sum);
+    }
+    hn::Store(sum, df, acc + o);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace thimble
 HWY_AFTER_NAMESPACE();

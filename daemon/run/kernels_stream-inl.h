@@ -1,6 +1,7 @@
-// One row's products straight from the blocks, without a stop in the tile, for the types most
-// models are in, in registers of 512 bits, and of 256 where the blocks are of 32. The other types
-// and targets go through the tile. Memory: registers.
+// Products straight from the blocks, without a stop in the tile, for the types most models are in:
+// of one row in registers of 512 bits, and of 256 where the blocks are of 32; of several rows in
+// registers of 512 bits where the blocks are of 32. The other types and targets go through the
+// tile. Memory: registers.
 #if defined(THIMBLE_KERNELS_STREAM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef THIMBLE_KERNELS_STREAM_INL_H_
 #undef THIMBLE_KERNELS_STREAM_INL_H_
@@ -51,11 +52,35 @@ HWY_INLINE __m512i FourTimes(const int8_t* from) {
 }
 
 // kFirst: of a block's bytes, where its values begin. kNibbles: two to a byte, the first 16 in the
-// low halves; else bytes with a sign.
+// low halves; else bytes with a sign. Beside Dots: Quads(block, row_bytes, out), the block's values
+// of 16 outputs in columns 4j to 4j + 3 in out[j].
 template <size_t kFirst, bool kNibbles>
 struct StreamBlocks {
   static constexpr bool kExists = true;
   static constexpr bool kByBlock = true;
+  static HWY_INLINE void Quads(const uint8_t* block, size_t row_bytes, VI* out) {
+    HWY_UNROLL(2)
+    for (size_t half = 0; half < (kNibbles ? 1 : 2); ++half) {
+      VI rows[4];
+      HWY_UNROLL(4)
+      for (size_t i = 0; i < 4; ++i) {
+        rows[i] = VI{EveryFourth(block + i * row_bytes + kFirst + 16 * half, row_bytes)};
+      }
+      VI quads[4];
+      TransposeWords(rows[0], rows[1], rows[2], rows[3], quads);
+      HWY_UNROLL(4)
+      for (size_t j = 0; j < 4; ++j) {
+        if constexpr (kNibbles) {
+          const __m512i nibble = _mm512_set1_epi8(15);
+          out[j] = VI{_mm512_and_si512(quads[j].raw, nibble)};
+          out[4 + j] = VI{_mm512_and_si512(_mm512_srli_epi16(quads[j].raw, 4), nibble)};
+        } else {
+          const __m512i flip = _mm512_set1_epi8(static_cast<char>(kSignFlip));
+          out[4 * half + j] = VI{_mm512_xor_si512(quads[j].raw, flip)};
+        }
+      }
+    }
+  }
   static HWY_INLINE VI Dots(const uint8_t* block, size_t row_bytes, const int8_t* x) {
     const __m512i first_x = FourTimes(x);
     const __m512i second_x = FourTimes(x + 16);
