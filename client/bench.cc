@@ -122,10 +122,14 @@ class Bench {
 
  private:
   Status CheckGroups();
-  // Runs the daemon under a ceiling. Never an error but an interruption: the row says what failed.
-  Status MeasureService(BenchRow& row, uint64_t flash_rate);
+  // Runs the daemon under a ceiling, flash measured before and after each run where `with_flash`.
+  // Never an error but an interruption: the row says what failed.
+  Status MeasureService(BenchRow& row, uint64_t flash_rate, bool with_flash);
   Result<uint64_t> RunService(BenchRow& row, const std::vector<std::string>& procs_files);
-  Status MeasureFlashInto(BenchRow& row);
+  // The flash as it is now: in the way that is named, or in the fastest of all.
+  Result<FlashRate> MeasureFlashNow(const std::string& way);
+  // With all memory and unthrottled: the seconds that a token costs to compute.
+  Result<double> MeasureWhole(BenchRow& row, bool with_flash);
   Status MeasurePeer(uint64_t ceiling_bytes);
   Result<std::unique_ptr<BenchGroup>> MakeGroup(uint64_t limit_bytes, uint64_t flash_rate);
   Status FreshDirectory();
@@ -240,7 +244,7 @@ void Bench::DropCaches() const {
   (void)KernelCgroupFs().Write("/proc/sys/vm/drop_caches", "3");
 }
 
-Status Bench::MeasureFlashInto(BenchRow& row) {
+Result<FlashRate> Bench::MeasureFlashNow(const std::string& way) {
   std::unique_ptr<BenchGroup> group;
   ChildOptions options;
   if (flash_rate_ > 0) {
@@ -248,16 +252,18 @@ Status Bench::MeasureFlashInto(BenchRow& row) {
     options.procs_files = group->procs_files();
   }
   options.arguments = {"/proc/self/exe", "flash", model_path_, "--rate-only"};
+  if (!way.empty()) options.arguments.insert(options.arguments.end(), {"--way", way});
   options.cpu = command_.cpu;
   options.output = directory_ + "/flash";
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<Child> child, Child::Start(options));
   THIMBLE_RETURN_IF_ERROR(child->Finish(std::chrono::seconds(300)));
   std::istringstream output(child->Output());
-  if (!(output >> row.flash_bytes_per_second)) {
+  FlashRate flash;
+  if (!(output >> flash.bytes_per_second)) {
     return DataLossError("thimble flash printed no number: " + child->Output());
   }
-  std::getline(output >> std::ws, row.flash_method);
-  return {};
+  std::getline(output >> std::ws, flash.method);
+  return flash;
 }
 
 // The weights of a pass, in bytes, as the daemon says.
@@ -277,6 +283,13 @@ Result<uint64_t> Bench::RunService(BenchRow& row, const std::vector<std::string>
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<BenchService> service,
                            BenchService::Start(options));
   row.start_seconds = service->start_seconds();
+  // A disk's speed changes from one second to the next: each run is held against its own.
+  const auto flash_now = [&]() -> Result<double> {
+    if (row.flash_method.empty()) return 0.0;
+    THIMBLE_ASSIGN_OR_RETURN(const FlashRate flash, MeasureFlashNow(row.flash_method));
+    return flash.bytes_per_second;
+  };
+  THIMBLE_ASSIGN_OR_RETURN(double before, flash_now());
   for (uint32_t run = 0; run < command_.runs; ++run) {
     Result<BenchSample> sample =
         service->Run(command_.prompt_tokens, command_.tokens, vocab_size_, run + 1);
@@ -284,6 +297,8 @@ Result<uint64_t> Bench::RunService(BenchRow& row, const std::vector<std::string>
       const Status died = service->Died();
       return died.ok() ? sample.status() : died;
     }
+    THIMBLE_ASSIGN_OR_RETURN(const double after, flash_now());
+    sample->flash_bytes_per_second = (std::exchange(before, after) + after) / 2;
     row.samples.push_back(*sample);
   }
   THIMBLE_ASSIGN_OR_RETURN(const v1::GetStatusResponse status, service->GetStatus());
@@ -293,12 +308,12 @@ Result<uint64_t> Bench::RunService(BenchRow& row, const std::vector<std::string>
   return status.model_bytes();
 }
 
-Status Bench::MeasureService(BenchRow& row, uint64_t flash_rate) {
+Status Bench::MeasureService(BenchRow& row, uint64_t flash_rate, bool with_flash) {
   THIMBLE_RETURN_IF_ERROR(FreshDirectory());
-  // Without a ceiling the bound has no use for it; the row is shown only where it was asked for.
-  const bool shown =
-      std::find(ceilings_.begin(), ceilings_.end(), row.ceiling_bytes) != ceilings_.end();
-  if (shown) THIMBLE_RETURN_IF_ERROR(MeasureFlashInto(row));
+  if (with_flash) {
+    THIMBLE_ASSIGN_OR_RETURN(const FlashRate flash, MeasureFlashNow({}));
+    row.flash_method = flash.method;
+  }
   DropCaches();
   std::unique_ptr<BenchGroup> group;
   std::vector<std::string> procs_files;
@@ -393,26 +408,35 @@ Status Bench::WriteFiles() const {
   return write(command_.svg, BenchSvg(report_));
 }
 
+Result<double> Bench::MeasureWhole(BenchRow& row, bool with_flash) {
+  THIMBLE_RETURN_IF_ERROR(MeasureService(row, /*flash_rate=*/0, with_flash));
+  if (row.samples.empty()) return AbortedError("with everything in RAM: " + row.failure);
+  return 1 / row.generation().median;
+}
+
 Status Bench::Run() {
-  // With all memory and unthrottled: what a token costs to compute.
+  const bool whole_shown =
+      std::find(ceilings_.begin(), ceilings_.end(), kNoCeiling) != ceilings_.end();
   BenchRow whole;
-  THIMBLE_RETURN_IF_ERROR(MeasureService(whole, /*flash_rate=*/0));
-  if (whole.samples.empty()) return AbortedError("with everything in RAM: " + whole.failure);
-  report_.compute_seconds = 1 / whole.generation().median;
-  whole.bound_tokens_per_second = whole.generation().median;
+  THIMBLE_ASSIGN_OR_RETURN(double compute, MeasureWhole(whole, whole_shown));
+  std::vector<double> computes = {compute};
   std::vector<double> rates;
   for (const uint64_t ceiling : ceilings_) {
     BenchRow row;
     if (ceiling == kNoCeiling) {
       row = whole;
+      SetBounds(row, report_.weight_bytes, compute, command_.requests);
     } else {
       row.ceiling_bytes = ceiling;
-      THIMBLE_RETURN_IF_ERROR(MeasureService(row, flash_rate_));
-      row.bound_tokens_per_second =
-          BoundTokensPerSecond(report_.weight_bytes, ceiling, row.flash_bytes_per_second,
-                               report_.compute_seconds, command_.requests);
+      THIMBLE_RETURN_IF_ERROR(MeasureService(row, flash_rate_, /*with_flash=*/true));
+      // The processor's speed changes, too: as it was before and after.
+      BenchRow again;
+      THIMBLE_ASSIGN_OR_RETURN(const double after, MeasureWhole(again, /*with_flash=*/false));
+      SetBounds(row, report_.weight_bytes, (std::exchange(compute, after) + after) / 2,
+                command_.requests);
+      computes.push_back(after);
     }
-    rates.push_back(row.flash_bytes_per_second);
+    rates.push_back(row.flash());
     if (command_.json) {
       (void)std::printf("%s\n", BenchJson(row).c_str());
       (void)std::fflush(stdout);
@@ -423,6 +447,7 @@ Status Bench::Run() {
     if (!peers_.empty()) THIMBLE_RETURN_IF_ERROR(MeasurePeer(ceiling));
   }
   report_.flash_bytes_per_second = SpreadOf(rates).median;
+  report_.compute_seconds = SpreadOf(computes).median;
   if (!command_.json) (void)std::fputs(BenchTable(report_).c_str(), stdout);
   return WriteFiles();
 }
@@ -439,33 +464,6 @@ int RunBenchCommand(const BenchCommand& command) {
   PrintError(status, /*json=*/false);
   if (Interrupted()) return kExitInterrupted;
   return usage ? kExitUsage : kExitFailed;
-}
-
-int RunFlashCommand(const FlashCommand& command) {
-  const Result<std::vector<FlashRate>> rates = MeasureFlash(command.file);
-  if (!rates.ok()) {
-    PrintError(rates.status(), command.json);
-    return kExitFailed;
-  }
-  if (command.rate_only) {
-    const FlashRate& best = rates->front();
-    (void)std::printf("%.0f %s\n", best.bytes_per_second, best.method.c_str());
-    return kExitOk;
-  }
-  for (const FlashRate& rate : *rates) {
-    if (command.json) {
-      const std::string line = JsonLine()
-                                   .Add("method", rate.method)
-                                   .Add("bytes_per_second", rate.bytes_per_second)
-                                   .Add("rounds", rate.rounds)
-                                   .str();
-      (void)std::printf("%s\n", line.c_str());
-    } else {
-      (void)std::printf("%-24s %8.1f MB/s, the median of %u\n", rate.method.c_str(),
-                        rate.bytes_per_second / 1e6, rate.rounds);
-    }
-  }
-  return kExitOk;
 }
 
 }  // namespace thimble

@@ -8,11 +8,15 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <memory>
 #include <span>
 #include <utility>
 
 #include "client/bench_stats.h"
+#include "client/commands.h"
+#include "client/common.h"
+#include "client/json_line.h"
 #include "daemon/run/arena.h"
 #include "storage/base/bytes.h"
 #include "storage/base/file.h"
@@ -140,7 +144,7 @@ void AddWay(RandomAccessFile& file, ReaderBackend backend, unsigned depth,
 
 }  // namespace
 
-Result<std::vector<FlashRate>> MeasureFlash(const std::string& path) {
+Result<std::vector<FlashRate>> MeasureFlash(const std::string& path, const std::string& only) {
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file, OpenFile(path));
   THIMBLE_ASSIGN_OR_RETURN(const FileIdentity identity, file->Identity());
   if (identity.size_bytes == 0) return InvalidArgumentError(path + " is empty");
@@ -163,6 +167,8 @@ Result<std::vector<FlashRate>> MeasureFlash(const std::string& path) {
       std::erase_if(ways, [](const Way& way) { return way.depth > 1 && way.depth != kSlowDepth; });
     }
   }
+  if (!only.empty()) std::erase_if(ways, [&](const Way& way) { return way.name != only; });
+  if (ways.empty()) return NotFoundError(path + " cannot be read as \"" + only + "\"");
   const Clock::time_point begin = Clock::now();
   for (unsigned round = 0; round < kRounds; ++round) {
     for (Way& way : ways) {
@@ -191,6 +197,33 @@ Result<std::vector<FlashRate>> MeasureFlash(const std::string& path) {
     return a.bytes_per_second > b.bytes_per_second;
   });
   return rates;
+}
+
+int RunFlashCommand(const FlashCommand& command) {
+  const Result<std::vector<FlashRate>> rates = MeasureFlash(command.file, command.way);
+  if (!rates.ok()) {
+    PrintError(rates.status(), command.json);
+    return kExitFailed;
+  }
+  if (command.rate_only) {
+    const FlashRate& best = rates->front();
+    (void)std::printf("%.0f %s\n", best.bytes_per_second, best.method.c_str());
+    return kExitOk;
+  }
+  for (const FlashRate& rate : *rates) {
+    if (command.json) {
+      const std::string line = JsonLine()
+                                   .Add("method", rate.method)
+                                   .Add("bytes_per_second", rate.bytes_per_second)
+                                   .Add("rounds", rate.rounds)
+                                   .str();
+      (void)std::printf("%s\n", line.c_str());
+    } else {
+      (void)std::printf("%-24s %8.1f MB/s, the median of %u\n", rate.method.c_str(),
+                        rate.bytes_per_second / 1e6, rate.rounds);
+    }
+  }
+  return kExitOk;
 }
 
 }  // namespace thimble

@@ -20,7 +20,8 @@ struct FlashRate {
 // reader with 2, 4 ... reads in flight; plain pread past the page cache, as `dd iflag=direct`;
 // plain read through it with the kernel's own read-ahead, having dropped what it held, as `dd`. A
 // reading ends after 256 MiB or two seconds; rounds over all ways are repeated, five at most, until
-// two seconds have passed. Ways that the system refuses are left out. The fastest first.
-Result<std::vector<FlashRate>> MeasureFlash(const std::string& path);
+// two seconds have passed. Ways that the system refuses are left out. The fastest first. With
+// `only` that way alone, by its name; NOT_FOUND where it is not there.
+Result<std::vector<FlashRate>> MeasureFlash(const std::string& path, const std::string& only = {});
 
 }  // namespace thimble

@@ -62,7 +62,7 @@ Cells TableRow(const BenchRow& row) {
             row.peak_bytes > 0 ? FormatBytes(row.peak_bytes) : "",
             std::to_string(row.oom_kills)};
   }
-  const bool ours = row.bound_tokens_per_second > 0;
+  const bool ours = row.bound() > 0;
   const auto per_token = [&](double BenchSample::*figure, double scale) {
     return ours ? Short(row.Of(figure).median * scale) : std::string();
   };
@@ -70,9 +70,9 @@ Cells TableRow(const BenchRow& row) {
           engine,
           WithSpread(row.prompt()),
           WithSpread(row.generation()),
-          ours ? Short(row.bound_tokens_per_second) : "",
+          ours ? Short(row.bound()) : "",
           ours ? Fixed(row.fraction_of_bound(), 2) : "",
-          ours ? Short(row.flash_bytes_per_second / 1e6) : "",
+          ours ? Short(row.flash() / 1e6) : "",
           per_token(&BenchSample::read_bytes_per_token, 1e-6),
           per_token(&BenchSample::written_bytes_per_token, 1e-3),
           per_token(&BenchSample::stall_seconds_per_token, 1e3),
@@ -88,9 +88,9 @@ std::string BenchJson(const BenchRow& row) {
       .Add("ceiling_bytes", row.ceiling_bytes == kNoCeiling ? 0 : row.ceiling_bytes)
       .Add("prompt_tokens_per_second", row.prompt().median)
       .Add("generation_tokens_per_second", row.generation().median)
-      .Add("bound_tokens_per_second", row.bound_tokens_per_second)
+      .Add("bound_tokens_per_second", row.bound())
       .Add("fraction_of_bound", row.fraction_of_bound())
-      .Add("flash_bytes_per_second", row.flash_bytes_per_second)
+      .Add("flash_bytes_per_second", row.flash())
       .Add("flash_bytes_read_per_token", row.Of(&BenchSample::read_bytes_per_token).median)
       .Add("flash_bytes_written_per_token", row.Of(&BenchSample::written_bytes_per_token).median)
       .Add("stall_seconds_per_token", row.Of(&BenchSample::stall_seconds_per_token).median)
@@ -150,9 +150,9 @@ std::string BenchCsv(const BenchReport& report) {
     add(std::to_string(row.ceiling_bytes == kNoCeiling ? 0 : row.ceiling_bytes));
     add_spread(row.prompt());
     add_spread(row.generation());
-    add_number(row.bound_tokens_per_second);
+    add_number(row.bound());
     add_number(row.fraction_of_bound());
-    add_number(row.flash_bytes_per_second);
+    add_number(row.flash());
     add(CsvQuote(row.flash_method));
     add_number(row.Of(&BenchSample::read_bytes_per_token).median);
     add_number(row.Of(&BenchSample::written_bytes_per_token).median);

@@ -1,6 +1,7 @@
 #include "client/bench_stats.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace thimble {
 
@@ -21,7 +22,12 @@ Spread BenchRow::Of(double BenchSample::*figure) const {
 }
 
 double BenchRow::fraction_of_bound() const {
-  return bound_tokens_per_second > 0 ? generation().median / bound_tokens_per_second : 0;
+  std::vector<double> fractions;
+  for (const BenchSample& sample : samples) {
+    if (sample.bound_tokens_per_second <= 0) return 0;
+    fractions.push_back(sample.generation_tokens_per_second / sample.bound_tokens_per_second);
+  }
+  return SpreadOf(std::move(fractions)).median;
 }
 
 double BoundTokensPerSecond(uint64_t weight_bytes, uint64_t ceiling_bytes,
@@ -34,6 +40,17 @@ double BoundTokensPerSecond(uint64_t weight_bytes, uint64_t ceiling_bytes,
     seconds += static_cast<double>(read) / flash_bytes_per_second / tokens_per_pass;
   }
   return seconds > 0 ? 1 / seconds : 0;
+}
+
+void SetBounds(BenchRow& row, uint64_t weight_bytes, double compute_seconds,
+               double tokens_per_pass) {
+  for (BenchSample& sample : row.samples) {
+    sample.bound_tokens_per_second =
+        row.ceiling_bytes == kNoCeiling
+            ? sample.generation_tokens_per_second
+            : BoundTokensPerSecond(weight_bytes, row.ceiling_bytes, sample.flash_bytes_per_second,
+                                   compute_seconds, tokens_per_pass);
+  }
 }
 
 }  // namespace thimble

@@ -24,6 +24,8 @@ struct BenchSample {
   double written_bytes_per_token = 0;
   double stall_seconds_per_token = 0;
   double compute_seconds_per_token = 0;  // everything but waiting for weights
+  double flash_bytes_per_second = 0;     // just before and after, the mean; 0: not measured
+  double bound_tokens_per_second = 0;    // with that flash; 0: there is none
 };
 
 inline constexpr uint64_t kNoCeiling = UINT64_MAX;
@@ -35,9 +37,7 @@ struct BenchRow {
   uint64_t ceiling_bytes = kNoCeiling;
   std::vector<BenchSample> samples;
   double start_seconds = 0;  // from exec to ready, cold
-  double bound_tokens_per_second = 0;
-  double flash_bytes_per_second = 0;
-  std::string flash_method;
+  std::string flash_method;  // the fastest way of reading, in which flash is measured
   uint64_t peak_bytes = 0;
   uint64_t oom_kills = 0;
   std::string failure;  // why there are fewer samples than asked for; empty: there are all
@@ -45,7 +45,10 @@ struct BenchRow {
   [[nodiscard]] Spread Of(double BenchSample::*figure) const;
   [[nodiscard]] Spread generation() const { return Of(&BenchSample::generation_tokens_per_second); }
   [[nodiscard]] Spread prompt() const { return Of(&BenchSample::prompt_tokens_per_second); }
-  [[nodiscard]] double fraction_of_bound() const;  // 0 where there is no bound
+  // Medians of the runs; 0 where there is no bound, or flash was not measured.
+  [[nodiscard]] double bound() const { return Of(&BenchSample::bound_tokens_per_second).median; }
+  [[nodiscard]] double flash() const { return Of(&BenchSample::flash_bytes_per_second).median; }
+  [[nodiscard]] double fraction_of_bound() const;
 };
 
 // The most tokens a second there can be where `weight_bytes` are touched in a pass, all but
@@ -55,5 +58,9 @@ struct BenchRow {
 double BoundTokensPerSecond(uint64_t weight_bytes, uint64_t ceiling_bytes,
                             double flash_bytes_per_second, double compute_seconds,
                             double tokens_per_pass);
+// The same for each run of the row, with flash as it was then. Without a ceiling the bound is what
+// was reached.
+void SetBounds(BenchRow& row, uint64_t weight_bytes, double compute_seconds,
+               double tokens_per_pass);
 
 }  // namespace thimble

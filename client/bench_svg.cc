@@ -98,7 +98,7 @@ Axes MakeAxes(const BenchReport& report) {
       x_high = std::max(x_high, static_cast<double>(row.ceiling_bytes));
     }
     const Spread speed = row.generation();
-    for (const double y : {speed.low, speed.high, row.bound_tokens_per_second}) {
+    for (const double y : {speed.low, speed.high, row.bound()}) {
       if (y <= 0) continue;
       y_low = std::min(y_low, y);
       y_high = std::max(y_high, y);

@@ -116,6 +116,7 @@ struct BenchCommand {
 struct FlashCommand {
   std::string file;
   bool rate_only = false;  // the fastest way's bytes a second and name, for thimble bench
+  std::string way;         // only that one, by its name; empty: all
   bool json = false;
 };
 

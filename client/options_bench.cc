@@ -41,7 +41,9 @@ void AddFlash(CLI::App& app, FlashCommand& c) {
       AddCommand(app, "flash", "How fast a file is read from flash", "thimble flash model.gguf");
   sub.add_option("FILE", c.file, "a large file, as a model")->required();
   sub.add_flag("--json", c.json, "one JSON object a way of reading");
+  // What `thimble bench` asks of it.
   sub.add_flag("--rate-only", c.rate_only)->group("");
+  sub.add_option("--way", c.way)->group("");
 }
 
 }  // namespace thimble

@@ -42,6 +42,15 @@ TEST(MeasureFlash, TriesSeveralWaysAndPutsTheFastestFirst) {
   }
 }
 
+TEST(MeasureFlash, TriesTheOneWayThatIsNamed) {
+  const TemporaryFile file(5 * kMiB + 123);
+  const Result<std::vector<FlashRate>> rates = MeasureFlash(file.path(), "through the page cache");
+  ASSERT_TRUE(rates.ok()) << rates.status().ToString();
+  ASSERT_EQ(rates->size(), 1U);
+  EXPECT_EQ(rates->front().method, "through the page cache");
+  EXPECT_EQ(MeasureFlash(file.path(), "by pigeon").status().code(), StatusCode::kNotFound);
+}
+
 TEST(MeasureFlash, RefusesWhatHasNothingToRead) {
   const TemporaryFile empty(0);
   EXPECT_EQ(MeasureFlash(empty.path()).status().code(), StatusCode::kInvalidArgument);

@@ -23,8 +23,6 @@ BenchReport Example() {
   for (const uint64_t ceiling : {64 * kMiB, 16 * kMiB, kNoCeiling}) {
     BenchRow& row = report.rows.emplace_back();
     row.ceiling_bytes = ceiling;
-    row.flash_bytes_per_second = 2e9;
-    row.bound_tokens_per_second = 60;
     row.peak_bytes = 1 << 20;
     for (const double speed : {50.0, 54.0, 55.0}) {
       row.samples.push_back({.prompt_tokens_per_second = 500,
@@ -32,7 +30,9 @@ BenchReport Example() {
                              .read_bytes_per_token = 3e7,
                              .written_bytes_per_token = 4e4,
                              .stall_seconds_per_token = 0.012,
-                             .compute_seconds_per_token = 0.004});
+                             .compute_seconds_per_token = 0.004,
+                             .flash_bytes_per_second = 2e9,
+                             .bound_tokens_per_second = 60});
     }
   }
   BenchRow& killed = report.rows.emplace_back();

@@ -35,13 +35,29 @@ TEST(Bound, OfAFlashThatGivesNothingIsZeroAndFinite) {
   EXPECT_EQ(row.fraction_of_bound(), 0);
 }
 
-TEST(BenchRow, FractionIsOfTheMedian) {
+TEST(BenchRow, EachRunIsHeldAgainstItsOwnFlash) {
+  // 100 MB of weights, 60 MB of ceiling, 5 ms of computing; a disk that is slow at times.
+  BenchRow row;
+  row.ceiling_bytes = 60'000'000;
+  row.samples = {{.generation_tokens_per_second = 36, .flash_bytes_per_second = 2e9},
+                 {.generation_tokens_per_second = 20, .flash_bytes_per_second = 1e9},
+                 {.generation_tokens_per_second = 38, .flash_bytes_per_second = 2e9}};
+  SetBounds(row, 100'000'000, 0.005, 1);
+  EXPECT_NEAR(row.samples[0].bound_tokens_per_second, 40, 1e-9);
+  EXPECT_NEAR(row.samples[1].bound_tokens_per_second, 1 / 0.045, 1e-9);
+  EXPECT_NEAR(row.bound(), 40, 1e-9);
+  EXPECT_EQ(row.flash(), 2e9);
+  EXPECT_NEAR(row.fraction_of_bound(), 0.9, 1e-9);  // of 0.9, 0.9 and 0.95
+}
+
+TEST(BenchRow, WithoutACeilingTheBoundIsWhatWasReached) {
   BenchRow row;
   for (const double speed : {8.0, 9.0, 30.0}) {
     row.samples.emplace_back().generation_tokens_per_second = speed;
   }
-  row.bound_tokens_per_second = 10;
-  EXPECT_EQ(row.fraction_of_bound(), 0.9);
+  SetBounds(row, 100, 0.01, 1);
+  EXPECT_EQ(row.bound(), 9);
+  EXPECT_EQ(row.fraction_of_bound(), 1);
 }
 
 }  // namespace
