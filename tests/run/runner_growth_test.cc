@@ -2,6 +2,7 @@
 // zero: what the pressure gauge counts on.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -86,6 +87,12 @@ class RunnerGrowthTest : public testing::Test {
     return use.work_bytes + use.resident_bytes;
   }
 
+  [[nodiscard]] uint64_t LargestTile() const {
+    uint64_t bytes = 0;
+    for (const Tile& tile : plan_.tiles) bytes = std::max(bytes, tile.bytes);
+    return bytes;
+  }
+
   uint64_t slot_bytes_ = 0;
   TempDir directory_;
   std::unique_ptr<Model> model_;
@@ -133,7 +140,8 @@ TEST_F(RunnerGrowthTest, WhatIsGivenUpIsNotGrowthAndWouldBe) {
   EXPECT_TRUE(runner_->Yield(kHuge));
   EXPECT_GE(runner_->Growth(kHuge, 0) + kGaps, one);
   for (int pass = 0; pass < 3; ++pass) Pass(1);
-  EXPECT_LE(runner_->Growth(kHuge, 0), kGaps);
+  // Where pages are small, the part of a tile that reaches into what is still given up.
+  EXPECT_LE(runner_->Growth(kHuge, 0), kGaps + LargestTile());
   EXPECT_LE(InRam(), before - given_up + one);
 }
 
