@@ -55,6 +55,14 @@ inline constexpr bool kVectors = true;
 #define THIMBLE_KERNELS_SMLAD 0
 #endif
 
+// The processor converts halves itself: F16C, ARMv8.
+#undef THIMBLE_KERNELS_HALVES
+#if (HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86) || HWY_ARCH_ARM_A64
+#define THIMBLE_KERNELS_HALVES 1
+#else
+#define THIMBLE_KERNELS_HALVES 0
+#endif
+
 // Lanes(DF()) of values of T, read from any address (typed unaligned loads are undefined
 // behaviour).
 template <class D>
@@ -110,7 +118,7 @@ HWY_INLINE VF HalfBitsToFloat(hn::Vec<DU> half) {
 
 // Lanes(DF()) halves at any address.
 HWY_INLINE VF LoadHalf(const void* from) {
-#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+#if THIMBLE_KERNELS_HALVES
   const hn::Rebind<hwy::float16_t, DF> d16;
   return hn::PromoteTo(DF(), LoadBytes(d16, from));
 #else

@@ -176,7 +176,7 @@ HWY_INLINE uint16_t RoundToHalf(float value) {
 
 HWY_NOINLINE inline void FloatToHalf(const float* x, size_t n, uint16_t* out) {
   size_t i = 0;
-#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+#if THIMBLE_KERNELS_HALVES
   const DF df;
   const hn::Rebind<hwy::float16_t, DF> d16;
   const hn::Rebind<uint16_t, DF> du16;
