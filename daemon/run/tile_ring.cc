@@ -8,6 +8,13 @@
 #include "storage/base/bytes.h"
 
 namespace thimble {
+namespace {
+
+// Measured at 3.7 GB/s: of five or six spans it is a tenth faster to keep two free than one, of
+// four it makes no difference.
+constexpr uint64_t kSpansToKeepTwo = 5;
+
+}  // namespace
 
 TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
     : plan_(plan),
@@ -177,7 +184,9 @@ bool TileRing::MayStart(uint64_t bytes) const {
     under_way += span.end - span.base;
     ++n_under_way;
   }
-  return n_under_way < 2 || under_way + bytes + plan_.span_bytes <= plan_.ring_bytes;
+  const uint64_t spans = plan_.ring_bytes / plan_.span_bytes;
+  const uint64_t kept = plan_.span_bytes * (spans >= kSpansToKeepTwo ? 2 : 1);
+  return n_under_way < 2 || under_way + bytes + kept <= plan_.ring_bytes;
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {

@@ -1,9 +1,9 @@
 // The way of the weights: a ring of the arena through which streamed tiles pass. Reads are kept
-// under way ahead of use, into all of the ring but a span, so that the flash never waits for the
-// processor; the resident tiles pass through it once and stay. Tiles that follow one another both
-// in the pass, small ones that stay aside, and in the file are read at once. Called by: the runner.
-// Memory: the arena's, 1 byte a tile, and 4 KiB of spans; the ring itself is given back once all
-// tiles stay.
+// under way ahead of use, into all of the ring but a span or two, so that the flash never waits for
+// the processor; the resident tiles pass through it once and stay. Tiles that follow one another
+// both in the pass, small ones that stay aside, and in the file are read at once. Called by: the
+// runner. Memory: the arena's, 1 byte a tile, and 4 KiB of spans; the ring itself is given back
+// once all tiles stay.
 //
 //   [ ... free ... | oldest span: in use | span | newest span: being read | ... free ... ]
 #pragma once
@@ -89,11 +89,11 @@ class TileRing {
   // Starts reads while the ring has room.
   void Prefetch();
   void StartWhileThereIsRoom();
-  // Whether `bytes` more may be under way: two reads may, of more all of the ring but a span, so
-  // that there is room for the next one when these arrive, and the flash goes on at once. A virtual
-  // disk that serves its queue in one go tells of no read before all that were asked for meanwhile
-  // are done: with the whole ring under way the flash would stand still for as long as the first
-  // tiles are in use.
+  // Whether `bytes` more may be under way: two reads may, of more all of the ring but a span, or
+  // two where it has five, so that there is room for the next ones when these arrive, and the flash
+  // goes on at once. A virtual disk that serves its queue in one go tells of no read before all
+  // that were asked for meanwhile are done: with the whole ring under way the flash would stand
+  // still for as long as the first tiles are in use.
   [[nodiscard]] bool MayStart(uint64_t bytes) const;
   [[nodiscard]] Status Named(const Status& error, uint32_t tile) const;
 
