@@ -164,7 +164,9 @@ Result<std::vector<FlashRate>> MeasureFlash(const std::string& path, const std::
         ReadThrough(*ways.front().reader, identity.size_bytes, 1, arena.data(), kWarmUp));
     if (first < kSlowBytesPerSecond) {
       longest = kLongestSlow;
-      std::erase_if(ways, [](const Way& way) { return way.depth > 1 && way.depth != kSlowDepth; });
+      std::erase_if(ways, [&](const Way& way) {
+        return way.name != only && way.depth > 1 && way.depth != kSlowDepth;
+      });
     }
   }
   if (!only.empty()) std::erase_if(ways, [&](const Way& way) { return way.name != only; });
