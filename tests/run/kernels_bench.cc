@@ -51,7 +51,13 @@ Memory Weights(TensorType type, size_t n_outputs) {
   uint32_t state = 1;
   for (uint8_t& byte : std::span(w.data(), w.size())) {
     state = state * 1664525U + 1013904223U;
-    byte = static_cast<uint8_t>(state >> 24) & 0x3B;  // as halves, floats and scales: finite
+    byte = static_cast<uint8_t>(state >> 24) & 0x3B;  // as halves and scales: finite
+  }
+  // As floats about one: products of tiny ones would be subnormal, which some processors are slow
+  // at.
+  const size_t float_bytes = type == TensorType::kF32 ? 4 : type == TensorType::kBF16 ? 2 : 0;
+  for (size_t i = float_bytes; float_bytes > 0 && i <= w.size(); i += float_bytes) {
+    w.data()[i - 1] |= 0x3C;
   }
   return w;
 }
