@@ -1,6 +1,6 @@
 // Attention over one KV block, with a running softmax: of up to four queries at once, for which
 // keys and values become floats once. A query's sums are formed in the same order however many
-// there are. Memory: 768 bytes of stack.
+// there are. Memory: 512 bytes of stack for the scores.
 #include <algorithm>
 #include <cassert>
 
@@ -200,15 +200,16 @@ HWY_NOINLINE inline void AttendBlock(const AttentionQueries& queries, const uint
   for (; k + kMostQueries <= queries.n; k += kMostQueries) {
     AttendQueries<kMostQueries>(queries, k, keys, values, n_tokens, head_dim, scale);
   }
-  if constexpr (kMostQueries > 2) {
-    if (k + 3 == queries.n) {
+  switch (queries.n - k) {
+    case 3:
       return AttendQueries<3>(queries, k, keys, values, n_tokens, head_dim, scale);
-    }
-    if (k + 2 == queries.n) {
+    case 2:
       return AttendQueries<2>(queries, k, keys, values, n_tokens, head_dim, scale);
-    }
+    case 1:
+      return AttendQueries<1>(queries, k, keys, values, n_tokens, head_dim, scale);
+    default:
+      break;
   }
-  if (k < queries.n) AttendQueries<1>(queries, k, keys, values, n_tokens, head_dim, scale);
 }
 
 HWY_NOINLINE inline void FinishAttention(const AttentionState& state, const float* acc,
