@@ -184,8 +184,8 @@ bool TileRing::MayStart(uint64_t bytes) const {
     under_way += span.end - span.base;
     ++n_under_way;
   }
-  const uint64_t spans = plan_.ring_bytes / plan_.span_bytes;
-  const uint64_t kept = plan_.span_bytes * (spans >= kSpansToKeepTwo ? 2 : 1);
+  const bool two = plan_.ring_bytes >= kSpansToKeepTwo * plan_.span_bytes;
+  const uint64_t kept = (two ? 2 : 1) * plan_.span_bytes;
   return n_under_way < 2 || under_way + bytes + kept <= plan_.ring_bytes;
 }
 
