@@ -4,6 +4,7 @@
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -111,8 +112,9 @@ void BM_Attend(benchmark::State& state, size_t n_queries) {
   const std::vector<uint16_t> kv(2 * 32 * head_dim, 0x3000);
   const std::vector<float> q(n_queries * head_dim, 0.1F);
   std::vector<float> acc(n_queries * head_dim);
+  std::vector<AttentionState> states(n_queries);
   while (state.KeepRunning()) {
-    std::vector<AttentionState> states(n_queries);
+    std::fill(states.begin(), states.end(), AttentionState{});
     AttendBlock({.q = q.data(), .states = states.data(), .acc = acc.data(), .n = n_queries},
                 kv.data(), kv.data() + 32 * head_dim, 32, head_dim, 0.125F);
     benchmark::DoNotOptimize(acc.data());
