@@ -26,7 +26,6 @@
 #include "client/bench_report.h"
 #include "client/bench_service.h"
 #include "client/common.h"
-#include "client/json_line.h"
 #include "client/offline.h"
 #include "daemon/model/model.h"
 #include "daemon/model/tokenizer.h"
@@ -128,8 +127,6 @@ class Bench {
   Result<uint64_t> RunService(BenchRow& row, const std::vector<std::string>& procs_files);
   // The flash as it is now: in the way that is named, or in the fastest of all.
   Result<FlashRate> MeasureFlashNow(const std::string& way);
-  // With all memory and unthrottled: the seconds that a token costs to compute.
-  Result<double> MeasureWhole(BenchRow& row, bool with_flash);
   Status MeasurePeer(uint64_t ceiling_bytes);
   Result<std::unique_ptr<BenchGroup>> MakeGroup(uint64_t limit_bytes, uint64_t flash_rate);
   Status FreshDirectory();
@@ -408,17 +405,14 @@ Status Bench::WriteFiles() const {
   return write(command_.svg, BenchSvg(report_));
 }
 
-Result<double> Bench::MeasureWhole(BenchRow& row, bool with_flash) {
-  THIMBLE_RETURN_IF_ERROR(MeasureService(row, /*flash_rate=*/0, with_flash));
-  if (row.samples.empty()) return AbortedError("with everything in RAM: " + row.failure);
-  return 1 / row.generation().median;
-}
-
 Status Bench::Run() {
   const bool whole_shown =
       std::find(ceilings_.begin(), ceilings_.end(), kNoCeiling) != ceilings_.end();
+  // With all memory and unthrottled: the seconds that a token costs to compute.
   BenchRow whole;
-  THIMBLE_ASSIGN_OR_RETURN(double compute, MeasureWhole(whole, whole_shown));
+  THIMBLE_RETURN_IF_ERROR(MeasureService(whole, /*flash_rate=*/0, whole_shown));
+  if (whole.samples.empty()) return AbortedError("with everything in RAM: " + whole.failure);
+  double compute = 1 / whole.generation().median;
   std::vector<double> computes = {compute};
   std::vector<double> rates;
   for (const uint64_t ceiling : ceilings_) {
@@ -429,9 +423,10 @@ Status Bench::Run() {
     } else {
       row.ceiling_bytes = ceiling;
       THIMBLE_RETURN_IF_ERROR(MeasureService(row, flash_rate_, /*with_flash=*/true));
-      // The processor's speed changes, too: as it was before and after.
+      // The processor's speed changes, too: as it was before and, unless that fails, after.
       BenchRow again;
-      THIMBLE_ASSIGN_OR_RETURN(const double after, MeasureWhole(again, /*with_flash=*/false));
+      THIMBLE_RETURN_IF_ERROR(MeasureService(again, /*flash_rate=*/0, /*with_flash=*/false));
+      const double after = again.samples.empty() ? compute : 1 / again.generation().median;
       SetBounds(row, report_.weight_bytes, (std::exchange(compute, after) + after) / 2,
                 command_.requests);
       computes.push_back(after);
