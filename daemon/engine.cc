@@ -213,11 +213,11 @@ void Engine::Rest() {
   ::malloc_trim(0);
 }
 
-bool Engine::KeepRoom() {
-  if (!pressure_) return false;
+std::chrono::milliseconds Engine::KeepRoom() {
+  if (!pressure_) return PressureGauge::kLongIdlePeriod;
   const uint64_t before = pressure_->yielded_bytes();
   // What the gauge says next counts on what it has said.
-  if (!runner_->Yield(before)) return before > 0;
+  if (!runner_->Yield(before)) return pressure_->IdlePeriod();
   const uint64_t wanted = pressure_->Yield(
       MovableBytes(plan_),
       [this](uint64_t yielded, uint64_t enough) { return runner_->Growth(yielded, enough); });
@@ -228,7 +228,7 @@ bool Engine::KeepRoom() {
                                 : "the resident weights have their room again")
         .AddBytes("left", pressure_->left_bytes());
   }
-  return wanted > 0;
+  return pressure_->IdlePeriod();
 }
 
 DaemonStatus Engine::Describe() const {

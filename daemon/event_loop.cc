@@ -23,6 +23,8 @@ EventLoop::EventLoop(Scheduler& scheduler, RpcServer& server, std::chrono::milli
   FeedWatchdog();
 }
 
+EventLoop::~EventLoop() { LeaveListener(); }
+
 void EventLoop::FeedWatchdog() {
   if (watchdog_interval_.count() == 0) return;
   SdNotify("WATCHDOG=1");
@@ -53,6 +55,7 @@ void EventLoop::Stop(const std::string& why) {
   LogLine(LogLevel::kInfo, "stopping").Add("why", why);
   SdNotify("STOPPING=1");
   scheduler_.Suspend(why);
+  LeaveListener();
   server_.BeginShutdown(why);
   grace_timer_.expires_after(grace_);
   grace_timer_.async_wait([this](const boost::system::error_code& error) {
@@ -115,6 +118,36 @@ void EventLoop::Tidy() {
   if (++work_turns_ >= kFirstTidy && std::has_single_bit(work_turns_) && tidy_) tidy_();
 }
 
+void EventLoop::LeaveListener() {
+  if (listener_.is_open()) listener_.release();
+}
+
+std::chrono::milliseconds EventLoop::LookAtGroup() {
+  if (!keep_room_) return kQuietTick;
+  const std::chrono::milliseconds until = keep_room_();
+  return rests_ < kRests ? until : std::max(until, kIdleTick);
+}
+
+bool EventLoop::AwaitFirst(int listener, std::chrono::milliseconds tick,
+                           std::chrono::milliseconds look) {
+  // Where the kernel has no room for it, the first client waits until the end of the sleep.
+  boost::system::error_code error;
+  if (!listener_.is_open()) listener_.assign(listener, error);
+  if (listener_.is_open() && !std::exchange(listener_awaited_, true)) {
+    listener_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                         [this](const boost::system::error_code&) { listener_awaited_ = false; });
+  }
+  std::chrono::milliseconds left = quiet_turns_ < kQuietTurns ? tick : kQuietTick;
+  for (;;) {
+    const std::chrono::milliseconds sleep = std::min(left, look);
+    io_.restart();
+    if (io_.run_one_for(sleep) != 0) return true;
+    left -= sleep;
+    if (left.count() == 0) return false;
+    look = LookAtGroup();
+  }
+}
+
 Status EventLoop::Run() {
   while (stopping_.empty() || !server_.drained()) {
     const bool work = stopping_.empty() && scheduler_.HasWork();
@@ -122,13 +155,18 @@ Status EventLoop::Run() {
       RunSteps();
       Tidy();
     }
-    const bool watch = keep_room_ && keep_room_() && rests_ < kRests;
+    const std::chrono::milliseconds look = LookAtGroup();
     CheckProgress(work);
     io_.restart();
     io_.poll();
-    const std::chrono::milliseconds tick = watch ? std::min(Tick(), kWatchTick) : Tick();
-    const size_t events = server_.Poll(work ? std::chrono::milliseconds(0) : tick);
-    Rest(work || events != 0 || tick == kShortTick);
+    const std::chrono::milliseconds tick = Tick();
+    const int listener = work ? -1 : server_.AwaitsFirst();
+    const bool woken = listener >= 0 && AwaitFirst(listener, tick, look);
+    const size_t events =
+        server_.Poll(work || listener >= 0 ? std::chrono::milliseconds(0) : std::min(tick, look));
+    const bool active = work || events != 0 || tick == kShortTick;
+    quiet_turns_ = active || woken ? 0 : quiet_turns_ + 1;
+    Rest(active);
     if (stuck_)
       return DeadlineExceededError("stop: calls are still open after they were cancelled");
   }

@@ -8,9 +8,51 @@
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <utility>
 
 namespace thimble {
 namespace {
+
+class NamedFile final : public CgroupFile {
+ public:
+  NamedFile(const CgroupFs& fs, std::string path) : fs_(fs), path_(std::move(path)) {}
+  [[nodiscard]] Result<std::string> Read() override { return fs_.Read(path_); }
+
+ private:
+  const CgroupFs& fs_;
+  const std::string path_;
+};
+
+class OpenFile final : public CgroupFile {
+ public:
+  explicit OpenFile(std::string path) : path_(std::move(path)) {}
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+  ~OpenFile() override { Close(); }
+
+  [[nodiscard]] Result<std::string> Read() override {
+    if (fd_ < 0) fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd_ < 0) return ErrnoError(errno, "open " + path_);
+    std::array<char, 4096> block;  // NOLINT(*-member-init): the kernel's to fill
+    ssize_t n = 0;
+    do {
+      n = ::pread(fd_, block.data(), block.size(), 0);
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0) return std::string(block.data(), static_cast<size_t>(n));
+    const int error = errno;
+    Close();  // the group is gone; perhaps another has its name
+    return ErrnoError(error, "read " + path_);
+  }
+
+ private:
+  void Close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+  const std::string path_;
+  int fd_ = -1;
+};
 
 class KernelFs final : public CgroupFs {
  public:
@@ -28,6 +70,10 @@ class KernelFs final : public CgroupFs {
     ::close(fd);
     if (n < 0) return ErrnoError(error, "read " + path);
     return text;
+  }
+
+  [[nodiscard]] std::unique_ptr<CgroupFile> Keep(const std::string& path) const override {
+    return std::make_unique<OpenFile>(path);
   }
 
   [[nodiscard]] bool IsDirectory(const std::string& path) const override {
@@ -67,6 +113,10 @@ class KernelFs final : public CgroupFs {
 };
 
 }  // namespace
+
+std::unique_ptr<CgroupFile> CgroupFs::Keep(const std::string& path) const {
+  return std::make_unique<NamedFile>(*this, path);
+}
 
 CgroupFs& KernelCgroupFs() {
   static KernelFs fs;

@@ -3,6 +3,7 @@
 // group_limit.cc.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,10 +11,20 @@
 
 namespace thimble {
 
+// A file that is read again and again.
+class CgroupFile {
+ public:
+  virtual ~CgroupFile() = default;
+  // All of it, as it is now; at most 4 KiB of the kernel's. Not from two threads.
+  [[nodiscard]] virtual Result<std::string> Read() = 0;
+};
+
 class CgroupFs {
  public:
   virtual ~CgroupFs() = default;
   [[nodiscard]] virtual Result<std::string> Read(const std::string& path) const = 0;
+  // Read(path), again and again; the kernel's is kept open between reads. Must not outlive this.
+  [[nodiscard]] virtual std::unique_ptr<CgroupFile> Keep(const std::string& path) const;
   [[nodiscard]] virtual bool IsDirectory(const std::string& path) const = 0;
   // Names of the directories in `path`; none where it cannot be read.
   [[nodiscard]] virtual std::vector<std::string> Children(const std::string& path) const = 0;

@@ -15,6 +15,7 @@ PressureGauge::PressureGauge(const CgroupFs& fs, int version, std::string limit_
       version_(version),
       limit_file_(std::move(limit_file)),
       directory_(limit_file_.substr(0, limit_file_.rfind('/'))),
+      usage_(fs.Keep(directory_ + (version == 1 ? "/memory.usage_in_bytes" : "/memory.current"))),
       limit_bytes_(limit_bytes),
       clock_(std::move(clock)) {}
 
@@ -24,8 +25,7 @@ uint64_t PressureGauge::LeftBeside(uint64_t reserved) const {
 
 bool PressureGauge::Look(const Growth& growth) {
   const bool v1 = version_ == 1;
-  const Result<std::string> usage =
-      fs_->Read(directory_ + (v1 ? "/memory.usage_in_bytes" : "/memory.current"));
+  const Result<std::string> usage = usage_->Read();
   const std::optional<uint64_t> used = usage.ok() ? ParseLimit(*usage) : std::optional<uint64_t>();
   if (!used.has_value()) return false;
   left_bytes_ = limit_bytes_ - std::min(limit_bytes_, *used);
@@ -54,6 +54,13 @@ bool PressureGauge::Look(const Growth& growth) {
     needed_for_more_ = beside + growth(yielded_bytes_ - kUnit, LeftBeside(beside));
   }
   return true;
+}
+
+std::chrono::milliseconds PressureGauge::IdlePeriod() const {
+  if (yielded_bytes_ > 0) return kWatchPeriod;
+  const uint64_t lasts = LeftBeside(needed_bytes_) / kTakenPerMillisecond;
+  return std::clamp(std::chrono::milliseconds(std::min<uint64_t>(lasts, kLongIdlePeriod.count())),
+                    kIdlePeriod, kLongIdlePeriod);
 }
 
 void PressureGauge::Alarm(Clock::time_point now) {

@@ -1,14 +1,14 @@
 // How close the group is to its limit, and what the arena should give up so that the kernel need
 // not kill: the reserve (budget.h) covers what thimble itself needs, not what others in the group
 // do (a shell in the container, a health check, a sidecar in the pod). It is asked in every turn of
-// the event loop in which the arena can change, idle every 150 ms, every 20 once something is given
-// up: who takes all that is left in less is not met by it. Called by: the engine. Memory: some
-// strings.
+// the event loop in which the arena can change, idle every IdlePeriod(): who takes all that is left
+// in less is not met by it. Called by: the engine. Memory: some strings.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "daemon/ceiling/cgroup_fs.h"
@@ -42,6 +42,13 @@ class PressureGauge {
   static constexpr int kLookShare = 50;
   static constexpr std::chrono::microseconds kQuickLook{40};  // as kShortPeriod allows
 
+  // Between two questions while the arena does not change: as long as what is left lasts who takes
+  // kTakenPerMillisecond (128 MiB/s), within the first two; the third while something is given up.
+  static constexpr std::chrono::milliseconds kIdlePeriod{150};
+  static constexpr std::chrono::milliseconds kLongIdlePeriod{500};
+  static constexpr std::chrono::milliseconds kWatchPeriod{20};
+  static constexpr uint64_t kTakenPerMillisecond = uint64_t{128} << 10;
+
   // `limit_file`: where the limit in force stands, in the directory of the group it holds for;
   // `limit_bytes`: what it says now. `fs` must outlive the gauge.
   PressureGauge(const CgroupFs& fs, int version, std::string limit_file, uint64_t limit_bytes,
@@ -55,6 +62,9 @@ class PressureGauge {
   // below `most_bytes` at most. Not to be asked before what it said last is done. What cannot be
   // read changes nothing.
   uint64_t Yield(uint64_t most_bytes, const Growth& growth);
+
+  // How long whoever idles may wait until the next question.
+  [[nodiscard]] std::chrono::milliseconds IdlePeriod() const;
 
   // As of the last look, and what Yield has said last.
   [[nodiscard]] uint64_t left_bytes() const { return left_bytes_; }
@@ -71,6 +81,7 @@ class PressureGauge {
   int version_;
   std::string limit_file_;
   std::string directory_;
+  std::unique_ptr<CgroupFile> usage_;
   uint64_t limit_bytes_;
   std::function<Clock::time_point()> clock_;
   uint64_t left_bytes_ = UINT64_MAX;

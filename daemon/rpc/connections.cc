@@ -114,12 +114,6 @@ bool RpcConnections::CloseIdlest() {
   return true;
 }
 
-bool RpcConnections::AwaitFirst(std::chrono::milliseconds wait) {
-  if (size() != 0 || watched_[0].fd < 0) return false;
-  (void)::poll(watched_.data(), 1, static_cast<int>(wait.count()));
-  return true;
-}
-
 void RpcConnections::Update(grpc::Server& server) {
   TrimHeap();
   if (::poll(watched_.data(), watched_.size(), 0) <= 0) return;

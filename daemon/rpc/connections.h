@@ -49,9 +49,9 @@ class RpcConnections {
 
   // Lets go of connections that are over and hands waiting ones to `server`. Never blocks.
   void Update(grpc::Server& server);
-  // Sleeps, at most `wait`, until there is someone to accept. False, at once, where that would not
-  // do: there are connections, which gRPC alone can wait for, or nobody is accepted any more.
-  bool AwaitFirst(std::chrono::milliseconds wait);
+  // The listening socket while nothing can come but a first connection; -1 where there are
+  // connections, which gRPC alone can wait for, or nobody is accepted any more.
+  [[nodiscard]] int AwaitsFirst() const { return size() == 0 ? watched_[0].fd : -1; }
   // Accepts nothing more; open connections stay gRPC's.
   void StopListening();
 

@@ -103,12 +103,12 @@ void RpcServer::Tick() {
   for (CallHandler* ticker : context_.tickers) ticker->OnTick(now);
 }
 
+int RpcServer::AwaitsFirst() const {
+  return context_.tickers.empty() ? connections_->AwaitsFirst() : -1;
+}
+
 size_t RpcServer::Poll(std::chrono::milliseconds wait) {
   connections_->Update(*server_);
-  if (wait.count() > 0 && connections_->AwaitFirst(wait)) {
-    connections_->Update(*server_);
-    wait = {};
-  }
   if (!context_.tickers.empty()) Tick();
   gpr_timespec deadline = gpr_time_0(GPR_CLOCK_MONOTONIC);  // long past: do not sleep
   if (wait.count() > 0) {

@@ -45,8 +45,12 @@ class RpcServer {
   RpcServer& operator=(const RpcServer&) = delete;
 
   // Handles what has completed, at most kMaxBatch events, and returns their number. Sleeps up to
-  // `wait` for the first one.
+  // `wait` for the first one, which a connection that waits to be accepted is not.
   size_t Poll(std::chrono::milliseconds wait);
+  // The listening socket while nothing but a first connection can come: to be waited for beside
+  // what else the caller waits for, instead of in Poll. Else -1. Must not be used after
+  // BeginShutdown, which closes it.
+  [[nodiscard]] int AwaitsFirst() const;
   static constexpr size_t kMaxBatch = 64;
 
   // Accepts nothing more: new calls are refused with UNAVAILABLE(`why`). Calls that are open must

@@ -257,6 +257,18 @@ TEST(ParseLimit, KnowsEveryKernelsUnlimited) {
   }
 }
 
+TEST(KernelCgroupFs, KeptFileTellsWhatIsThereNow) {
+  const Machine machine("", "");
+  const std::string path = machine.root() + "/g/memory.current";
+  const std::unique_ptr<CgroupFile> kept = KernelCgroupFs().Keep(path);
+  EXPECT_EQ(kept->Read().status().code(), StatusCode::kNotFound);
+  machine.Write("/g/memory.current", "13365248\n");
+  ASSERT_TRUE(kept->Read().ok());
+  EXPECT_EQ(*kept->Read(), "13365248\n");
+  machine.Write("/g/memory.current", "4096\n");
+  EXPECT_EQ(*kept->Read(), "4096\n");
+}
+
 TEST(ReadGroupUsage, ReadsV1) {
   const Machine machine("", "");
   machine.Write("/g/memory.usage_in_bytes", "13365248\n");

@@ -88,6 +88,21 @@ TEST_P(PressureTest, WhereEnoughIsLeftNothingIsGivenUpAndTheLongFileNotRead) {
   EXPECT_EQ(group_.reads["/g/memory.stat"], 0);
 }
 
+TEST_P(PressureTest, WhoIdlesLooksAsOftenAsWhatIsLeftDemands) {
+  const auto period_at = [this](milliseconds at) {
+    now_ = start_ + at;
+    gauge_.Yield(16 * kMiB, [this](uint64_t, uint64_t) { return growth_; });
+    return gauge_.IdlePeriod();
+  };
+  group_.used = 2 * kMiB;  // 21 MiB are free beside the least
+  EXPECT_EQ(period_at(milliseconds(0)), milliseconds(168));
+  growth_ = 8 * kMiB;  // the arena may still take them
+  EXPECT_EQ(period_at(milliseconds(20)), PressureGauge::kIdlePeriod);
+  growth_ = 0;
+  group_.used = 24 * kMiB;
+  EXPECT_EQ(period_at(milliseconds(40)), PressureGauge::kWatchPeriod);
+}
+
 TEST_P(PressureTest, PageCacheIsNotPressure) {
   group_.used = 24 * kMiB;
   group_.cache = 4 * kMiB;
