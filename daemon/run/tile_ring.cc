@@ -1,6 +1,7 @@
 #include "daemon/run/tile_ring.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -23,11 +24,15 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
       loaded_(plan.tiles.size(), 0),
       ring_(arena.Use(0, plan.ring_bytes)),
       pass_end_(static_cast<uint32_t>(plan.tiles.size())),
-      n_to_load_(plan.tiles.size()) {}
+      n_to_load_(plan.tiles.size()),
+      demotion_(DemotionHelps(plan.ring_bytes)) {}
 
 void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin) {
   pass_end_ = tile_end;
   values_end_ = values_end;
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  demotion_.BeginPass(static_cast<uint64_t>(std::chrono::nanoseconds(now).count()),
+                      reader_.stats().stall_ns);
   Limit(kv_begin);
 }
 
@@ -190,6 +195,9 @@ bool TileRing::MayStart(uint64_t bytes) const {
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
+  // Before it may be read over.
+  const std::byte* used = std::exchange(used_, nullptr);
+  if (used != nullptr && demotion_.active()) Demote(used, used_bytes_);
   if (n_spans_ > 0 && At(0).used_up) DropOldest();
   if (const std::byte* bytes = Resident(tile)) {
     Prefetch();
@@ -222,6 +230,9 @@ Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
     bytes = home;
     if (span.used_up) DropOldest();
     if (n_to_load_ == 0 && n_spans_ == 0 && !plan_.Streams()) arena_.Release(0, plan_.ring_bytes);
+  } else {
+    used_ = bytes;
+    used_bytes_ = t.bytes;
   }
   Prefetch();
   return bytes;

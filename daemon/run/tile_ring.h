@@ -15,6 +15,7 @@
 
 #include "daemon/plan/plan.h"
 #include "daemon/run/arena.h"
+#include "daemon/run/cache_demotion.h"
 #include "storage/base/status.h"
 #include "storage/weight_reader.h"
 
@@ -111,6 +112,9 @@ class TileRing {
   size_t oldest_ = 0;
   size_t n_spans_ = 0;
   size_t n_to_load_ = 0;  // tiles of the model that are not in RAM for good
+  CacheDemotion demotion_;
+  const std::byte* used_ = nullptr;  // the streamed tile that was acquired last, and its bytes
+  uint64_t used_bytes_ = 0;
 };
 
 }  // namespace thimble
