@@ -214,7 +214,7 @@ void Engine::Rest() {
 }
 
 std::chrono::milliseconds Engine::KeepRoom() {
-  if (!pressure_) return PressureGauge::kLongIdlePeriod;
+  if (!pressure_) return std::chrono::milliseconds::max();
   const uint64_t before = pressure_->yielded_bytes();
   // What the gauge says next counts on what it has said.
   if (!runner_->Yield(before)) return pressure_->IdlePeriod();

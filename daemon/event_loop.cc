@@ -106,6 +106,7 @@ void EventLoop::Rest(bool active) {
   if (active) {
     rests_ = 0;
     rest_at_ = now + kRestAfter;
+    quiet_at_ = now + kQuietAfter;
   } else if (rest_ && rests_ < kRests && now >= rest_at_) {
     ++rests_;
     rest_at_ = now + kRestAfter;
@@ -123,28 +124,41 @@ void EventLoop::LeaveListener() {
 }
 
 std::chrono::milliseconds EventLoop::LookAtGroup() {
-  if (!keep_room_) return kQuietTick;
-  const std::chrono::milliseconds until = keep_room_();
-  return rests_ < kRests ? until : std::max(until, kIdleTick);
+  return keep_room_ ? keep_room_() : kQuietTick;
 }
 
-bool EventLoop::AwaitFirst(int listener, std::chrono::milliseconds tick,
-                           std::chrono::milliseconds look) {
-  // Where the kernel has no room for it, the first client waits until the end of the sleep.
+void EventLoop::TakeListener(int listener) {
+  if (listener_refused_) return;
   boost::system::error_code error;
   if (!listener_.is_open()) listener_.assign(listener, error);
-  if (listener_.is_open() && !std::exchange(listener_awaited_, true)) {
-    listener_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                         [this](const boost::system::error_code&) { listener_awaited_ = false; });
+  if (error) {
+    // The first client is found at the end of a sleep then.
+    listener_refused_ = true;
+    LogLine(LogLevel::kWarning, "listener").Add("error", error.message());
+    return;
   }
-  std::chrono::milliseconds left = quiet_turns_ < kQuietTurns ? tick : kQuietTick;
-  for (;;) {
-    const std::chrono::milliseconds sleep = std::min(left, look);
+  if (std::exchange(listener_awaited_, true)) return;
+  listener_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                       [this](const boost::system::error_code&) { listener_awaited_ = false; });
+}
+
+void EventLoop::AwaitFirst(int listener, std::chrono::milliseconds tick,
+                           std::chrono::milliseconds look) {
+  TakeListener(listener);
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point now = Clock::now();
+  const bool quiet = now >= quiet_at_ && !listener_refused_;
+  Clock::time_point end = now + (quiet ? kQuietTick : tick);
+  if (quiet && rest_ && rests_ < kRests) end = std::min(end, rest_at_);
+  while (now < end) {
     io_.restart();
-    if (io_.run_one_for(sleep) != 0) return true;
-    left -= sleep;
-    if (left.count() == 0) return false;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now);
+    const bool happened = io_.run_one_for(std::min(left, look)) != 0;
+    // What Asio's handlers do is their own, but for these.
+    if (!listener_awaited_ || !stopping_.empty()) return;
+    if (happened && (!quiet || Tick() == kShortTick)) return;
     look = LookAtGroup();
+    now = Clock::now();
   }
 }
 
@@ -161,12 +175,10 @@ Status EventLoop::Run() {
     io_.poll();
     const std::chrono::milliseconds tick = Tick();
     const int listener = work ? -1 : server_.AwaitsFirst();
-    const bool woken = listener >= 0 && AwaitFirst(listener, tick, look);
+    if (listener >= 0) AwaitFirst(listener, tick, look);
     const size_t events =
         server_.Poll(work || listener >= 0 ? std::chrono::milliseconds(0) : std::min(tick, look));
-    const bool active = work || events != 0 || tick == kShortTick;
-    quiet_turns_ = active || woken ? 0 : quiet_turns_ + 1;
-    Rest(active);
+    Rest(work || events != 0 || tick == kShortTick);
     if (stuck_)
       return DeadlineExceededError("stop: calls are still open after they were cancelled");
   }

@@ -3,12 +3,12 @@
 // While there is work the scheduler steps for kStepBurst, then both queues are polled without
 // sleeping; idle, the thread sleeps in the completion queue and looks at Asio every kIdleTick.
 // Without connections it sleeps in Asio, where the listening socket is one of those awaited, and
-// after kQuietTurns in which nothing has happened it looks at the control group alone between two
-// sleeps, as often as that asks for: after 150 ms of sleep all that is touched comes from RAM, and
-// a whole turn takes 0.7 ms of a server's core. 2 to 7 wake-ups a second, and gRPC's own threads
-// have 2. Only this loop sleeps. Where
-// a socket of Asio's has someone waiting (SetShortTick) it looks every kShortTick. A turn of the
-// loop feeds the service manager's watchdog: a thread stuck in a stage or a handler does not.
+// after kQuietAfter without work or a call it looks at the control group alone between two sleeps,
+// as often as that asks for: after 150 ms of sleep all that is touched comes from RAM, and a whole
+// turn takes 0.7 ms of a server's core. 2 to 7 wake-ups a second, and gRPC's own threads have 2.
+// Only this loop sleeps. Where a socket of Asio's has someone waiting (SetShortTick) it looks every
+// kShortTick. A turn of the loop feeds the service manager's watchdog: a thread stuck in a stage or
+// a handler does not.
 //
 // Called by: main. Memory: some KiB.
 #pragma once
@@ -35,7 +35,7 @@ class EventLoop {
   static constexpr std::chrono::milliseconds kStepBurst{2};
   static constexpr std::chrono::milliseconds kIdleTick{150};
   // A quiet turn: so long, whatever is looked at meanwhile.
-  static constexpr std::chrono::milliseconds kQuietTick{900};
+  static constexpr std::chrono::milliseconds kQuietTick{5000};
   static constexpr std::chrono::milliseconds kShortTick{5};
 
   // Takes SIGTERM, SIGINT and SIGHUP over. `grace`: for clients to take what was sent before they
@@ -86,8 +86,8 @@ class EventLoop {
   void SetTidy(std::function<void()> tidy) { tidy_ = std::move(tidy); }
 
   // Called in every turn, idle ones too: the time to look at what others do to the control group.
-  // Must take no time worth speaking of. Returns how long the loop may sleep until the next; after
-  // the last rest that is kIdleTick at least. Must stay valid while Run runs.
+  // Must take no time worth speaking of. Returns how long the loop may sleep until the next, more
+  // than 0. Must stay valid while Run runs.
   void SetKeepRoom(std::function<std::chrono::milliseconds()> keep_room) {
     keep_room_ = std::move(keep_room);
   }
@@ -103,9 +103,11 @@ class EventLoop {
   void CheckProgress(bool work);
   void FeedWatchdog();
   void Rest(bool active);  // something has happened in this turn
-  // Sleeps in Asio, where the first connection is awaited, too: for `tick`, or in a quiet time for
-  // kQuietTick with a look at the group every `look`. True: something has happened.
-  bool AwaitFirst(int listener, std::chrono::milliseconds tick, std::chrono::milliseconds look);
+  // Sleeps in Asio, where handlers run, until there is a first connection at `listener`, or for
+  // `tick`; in a quiet time until the next rest, or for kQuietTick. Looks at the group after `look`
+  // and then as often as that asks for.
+  void AwaitFirst(int listener, std::chrono::milliseconds tick, std::chrono::milliseconds look);
+  void TakeListener(int listener);
   void LeaveListener();
   void Tidy();
   [[nodiscard]] std::chrono::milliseconds Tick() const;
@@ -120,11 +122,10 @@ class EventLoop {
   boost::asio::steady_timer grace_timer_{io_};
   const std::chrono::microseconds watchdog_interval_ = WatchdogInterval();  // 0: nobody watches
   boost::asio::steady_timer watchdog_timer_{io_};
-  // The server's socket, which it closes; -1: not ours to wait for.
+  // The server's socket: open while it is awaited, released before the server closes it.
   boost::asio::posix::stream_descriptor listener_{io_};
   bool listener_awaited_ = false;
-  static constexpr int kQuietTurns = 8;
-  int quiet_turns_ = 0;  // since something has happened
+  bool listener_refused_ = false;  // the kernel had no room for it
   std::function<bool()> short_tick_;
   std::function<void()> rest_;
   std::function<void()> tidy_;
@@ -136,6 +137,8 @@ class EventLoop {
   // them.
   static constexpr int kRests = 2;
   int rests_ = 0;
+  static constexpr std::chrono::milliseconds kQuietAfter{1200};
+  std::chrono::steady_clock::time_point quiet_at_ = std::chrono::steady_clock::now() + kQuietAfter;
   std::chrono::steady_clock::time_point rest_at_ = std::chrono::steady_clock::now() + kRestAfter;
   std::function<void()> reload_;
   std::function<uint64_t()> progress_;

@@ -28,6 +28,8 @@ bool PressureGauge::Look(const Growth& growth) {
   const Result<std::string> usage = usage_->Read();
   const std::optional<uint64_t> used = usage.ok() ? ParseLimit(*usage) : std::optional<uint64_t>();
   if (!used.has_value()) return false;
+  if (*used >= kRise && *used - kRise > used_bytes_) watch_until_ = looked_at_ + kWatch;
+  used_bytes_ = *used;
   left_bytes_ = limit_bytes_ - std::min(limit_bytes_, *used);
   needed_bytes_ = kLeastLeft + growth(yielded_bytes_, LeftBeside(kLeastLeft + kUnit));
   // The other files are read only where it matters.
@@ -57,7 +59,7 @@ bool PressureGauge::Look(const Growth& growth) {
 }
 
 std::chrono::milliseconds PressureGauge::IdlePeriod() const {
-  if (yielded_bytes_ > 0) return kWatchPeriod;
+  if (looked_at_ < watch_until_) return kWatchPeriod;
   const uint64_t lasts = LeftBeside(needed_bytes_) / kTakenPerMillisecond;
   return std::clamp(std::chrono::milliseconds(std::min<uint64_t>(lasts, kLongIdlePeriod.count())),
                     kIdlePeriod, kLongIdlePeriod);
@@ -69,11 +71,14 @@ void PressureGauge::Alarm(Clock::time_point now) {
     calm_ = too_early ? std::min(2 * calm_, kMostCalm) : kCalm;
   }
   back_at_ = now + calm_;
+  watch_until_ = now + kWatch;
 }
 
 uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
   const Clock::time_point begin = clock_();
-  if (begin < next_look_ || !Look(growth)) return yielded_bytes_;
+  if (begin < next_look_) return yielded_bytes_;
+  looked_at_ = begin;
+  if (!Look(growth)) return yielded_bytes_;
   const Clock::time_point now = clock_();
   if (left_bytes_ < needed_bytes_) {
     yielded_bytes_ = std::min(yielded_bytes_ + AlignUp(needed_bytes_ - left_bytes_, kUnit),

@@ -43,10 +43,13 @@ class PressureGauge {
   static constexpr std::chrono::microseconds kQuickLook{40};  // as kShortPeriod allows
 
   // Between two questions while the arena does not change: as long as what is left lasts who takes
-  // kTakenPerMillisecond (128 MiB/s), within the first two; the third while something is given up.
+  // kTakenPerMillisecond (128 MiB/s), within the first two; the third for kWatch after somebody has
+  // taken kRise between two looks, or more than there was.
   static constexpr std::chrono::milliseconds kIdlePeriod{150};
   static constexpr std::chrono::milliseconds kLongIdlePeriod{500};
   static constexpr std::chrono::milliseconds kWatchPeriod{20};
+  static constexpr std::chrono::seconds kWatch{3};
+  static constexpr uint64_t kRise = uint64_t{256} << 10;
   static constexpr uint64_t kTakenPerMillisecond = uint64_t{128} << 10;
 
   // `limit_file`: where the limit in force stands, in the directory of the group it holds for;
@@ -88,6 +91,9 @@ class PressureGauge {
   uint64_t needed_bytes_ = kLeastLeft;  // kLeastLeft and what the arena may still take
   uint64_t needed_for_more_ = 0;        // to take a unit back
   uint64_t yielded_bytes_ = 0;
+  uint64_t used_bytes_ = UINT64_MAX;  // as of the last look, page cache and all
+  Clock::time_point looked_at_;       // last
+  Clock::time_point watch_until_;
   Clock::time_point next_look_;
   Clock::duration look_takes_ = kQuickLook;
   Clock::time_point back_at_;  // when a unit may be taken back, at the earliest

@@ -69,18 +69,24 @@ void RpcConnections::TrimHeap() {
   released_ = calls_ended_ = 0;
 }
 
+void RpcConnections::TellAcceptFails(const char* what) {
+  const int number = errno;
+  if (std::exchange(accept_fails_, true)) return;
+  LogLine(LogLevel::kWarning, "connection").Add("error", what).Add("number", number);
+}
+
 bool RpcConnections::Accept(grpc::Server& server) {
   Peer peer;
   peer.connection = ::accept4(watched_[0].fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (peer.connection < 0) {
     if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED && errno != EINTR) {
-      LogLine(LogLevel::kWarning, "connection").Add("error", "accept").Add("number", errno);
+      TellAcceptFails("accept");
     }
     return false;
   }
   const int duplicate = ::fcntl(peer.connection, F_DUPFD_CLOEXEC, 0);
   if (duplicate < 0) {
-    LogLine(LogLevel::kWarning, "connection").Add("error", "duplicate").Add("number", errno);
+    TellAcceptFails("duplicate");
     ::close(peer.connection);
     return false;
   }
@@ -88,6 +94,7 @@ bool RpcConnections::Accept(grpc::Server& server) {
   if (::getsockopt(duplicate, SOL_SOCKET, SO_PEERCRED, &peer.credentials, &length) != 0) {
     peer.credentials = {};
   }
+  accept_fails_ = false;
   peer.serial = ++last_serial_;
   peer.active = now_();
   watched_.push_back({duplicate, 0, 0});

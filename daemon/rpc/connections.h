@@ -50,8 +50,11 @@ class RpcConnections {
   // Lets go of connections that are over and hands waiting ones to `server`. Never blocks.
   void Update(grpc::Server& server);
   // The listening socket while nothing can come but a first connection; -1 where there are
-  // connections, which gRPC alone can wait for, or nobody is accepted any more.
-  [[nodiscard]] int AwaitsFirst() const { return size() == 0 ? watched_[0].fd : -1; }
+  // connections, which gRPC alone can wait for, nobody is accepted any more, or accepting failed
+  // the last time: who waits for the socket then would be told at once, again and again.
+  [[nodiscard]] int AwaitsFirst() const {
+    return size() == 0 && !accept_fails_ ? watched_[0].fd : -1;
+  }
   // Accepts nothing more; open connections stay gRPC's.
   void StopListening();
 
@@ -86,9 +89,12 @@ class RpcConnections {
   bool CloseIdlest();
   void TrimHeap();
 
+  void TellAcceptFails(const char* what);
+
   const size_t max_held_;
   const std::function<Clock::time_point()> now_;
   uint64_t last_serial_ = 0;
+  bool accept_fails_ = false;  // told of once, until one is accepted again
   // Connections and calls that are over since the heap was asked to give its free pages back.
   size_t released_ = 0;
   size_t calls_ended_ = 0;

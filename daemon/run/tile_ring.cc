@@ -25,7 +25,9 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader)
       ring_(arena.Use(0, plan.ring_bytes)),
       pass_end_(static_cast<uint32_t>(plan.tiles.size())),
       n_to_load_(plan.tiles.size()),
-      demotion_(DemotionHelps(plan.ring_bytes)) {}
+      // Through the page cache it is this core that writes the ring.
+      demotion_(reader.backend() != ReaderBackend::kBufferedPread &&
+                DemotionHelps(plan.ring_bytes)) {}
 
 void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin) {
   pass_end_ = tile_end;

@@ -267,6 +267,21 @@ TEST(KernelCgroupFs, KeptFileTellsWhatIsThereNow) {
   EXPECT_EQ(*kept->Read(), "13365248\n");
   machine.Write("/g/memory.current", "4096\n");
   EXPECT_EQ(*kept->Read(), "4096\n");
+  machine.Write("/g/other", "8192\n");
+  std::filesystem::rename(machine.root() + "/g/other", path);
+  EXPECT_EQ(*kept->Read(), "4096\n") << "not opened again";
+}
+
+TEST(KernelCgroupFs, KeptFileThatCannotBeReadIsOpenedAgain) {
+  const Machine machine("", "");
+  const std::string path = machine.root() + "/g/memory.current";
+  std::filesystem::create_directories(path);
+  const std::unique_ptr<CgroupFile> kept = KernelCgroupFs().Keep(path);
+  EXPECT_FALSE(kept->Read().ok()) << "a directory";
+  std::filesystem::remove(path);
+  machine.Write("/g/memory.current", "4096\n");
+  ASSERT_TRUE(kept->Read().ok());
+  EXPECT_EQ(*kept->Read(), "4096\n");
 }
 
 TEST(ReadGroupUsage, ReadsV1) {

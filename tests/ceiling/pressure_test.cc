@@ -94,13 +94,31 @@ TEST_P(PressureTest, WhoIdlesLooksAsOftenAsWhatIsLeftDemands) {
     gauge_.Yield(16 * kMiB, [this](uint64_t, uint64_t) { return growth_; });
     return gauge_.IdlePeriod();
   };
-  group_.used = 2 * kMiB;  // 21 MiB are free beside the least
-  EXPECT_EQ(period_at(milliseconds(0)), milliseconds(168));
-  growth_ = 8 * kMiB;  // the arena may still take them
-  EXPECT_EQ(period_at(milliseconds(20)), PressureGauge::kIdlePeriod);
-  growth_ = 0;
+  EXPECT_EQ(gauge_.IdlePeriod(), PressureGauge::kLongIdlePeriod) << "before the first look";
+  group_.used = 8 * kMiB;
+  EXPECT_EQ(period_at(milliseconds(0)), PressureGauge::kIdlePeriod);
+  group_.used += PressureGauge::kRise;
+  EXPECT_EQ(period_at(milliseconds(40)), PressureGauge::kIdlePeriod);
+  group_.used += PressureGauge::kRise + 4096;
+  EXPECT_EQ(period_at(milliseconds(80)), PressureGauge::kWatchPeriod) << "somebody takes";
+  EXPECT_EQ(period_at(milliseconds(80) + PressureGauge::kWatch), PressureGauge::kIdlePeriod);
   group_.used = 24 * kMiB;
-  EXPECT_EQ(period_at(milliseconds(40)), PressureGauge::kWatchPeriod);
+  EXPECT_EQ(period_at(seconds(5)), PressureGauge::kWatchPeriod);
+  EXPECT_GT(gauge_.yielded_bytes(), 0U);
+  EXPECT_EQ(period_at(seconds(9)), PressureGauge::kWatchPeriod) << "there is still too little";
+  // With an operator's new limit, what was given up comes back first.
+  group_.limit = 68 * kMiB;
+  for (int s = 10; gauge_.yielded_bytes() > 0 && s < 60; ++s) period_at(seconds(s));
+  group_.used = 20 * kMiB;  // 47 MiB are free beside the least
+  EXPECT_EQ(period_at(seconds(60)), milliseconds(376));
+  growth_ = 32 * kMiB;  // the arena may still take them
+  EXPECT_EQ(period_at(seconds(61)), PressureGauge::kIdlePeriod);
+  growth_ = 0;
+  PressureGauge large(group_, GetParam(),
+                      GetParam() == 1 ? "/g/memory.limit_in_bytes" : "/g/memory.max", 512 * kMiB,
+                      [this] { return now_; });
+  large.Yield(16 * kMiB, [](uint64_t, uint64_t) { return uint64_t{0}; });
+  EXPECT_EQ(large.IdlePeriod(), PressureGauge::kLongIdlePeriod);
 }
 
 TEST_P(PressureTest, PageCacheIsNotPressure) {

@@ -7,6 +7,7 @@ Skipped where no group can be made (an unprivileged container).
 import os
 import subprocess
 import sys
+import time
 
 import harness
 from harness import MIB
@@ -112,48 +113,86 @@ sys.stdin.read()
 """
 
 
-def what_others_in_the_group_take_is_given_up(test):
+class Hog:
+    """HOG in the group: `take` lets it begin and waits until it holds `quarters` times 256 KiB, until the end."""
+
+    def __init__(self, group, quarters):
+        self.process = subprocess.Popen([sys.executable, "-c", HOG, str(quarters)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
+        self.group = group
+
+    def __enter__(self):
+        self.group.write("cgroup.procs", self.process.pid)
+        return self
+
+    def take(self):
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        held = self.process.stdout.readline().strip()
+        assert held == b"held", f"the other process: {held}"
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        status = self.process.wait(20)
+        self.process.stdout.close()
+        assert status == 0, f"the other process: {status}"
+
+
+def daemon_with_weights_that_can_give_way(test):
     need_groups()
     model = os.path.join(test.scratch, "gpt2-21m.gguf")
     make_model.make_gpt2(model, "Q8_0", seed=4, width=384, heads=6, ffn=1536, layers=10, vocabulary=8192)
     harness.drop_page_cache()
     group = test.group(32 * MIB)
-    daemon = test.daemon(model=model, group=group)
-    daemon.ready(seconds=120)
-    options = ("--max-tokens", 300, "--ignore-eos", "--temperature", 0)
-    alone = daemon.generate(PROMPT, *options).require()
+    return group, test.daemon(model=model, group=group).ready(seconds=120)
+
+
+GREEDY = ("--max-tokens", 300, "--ignore-eos", "--temperature", 0)
+NEARLY_FULL = 'event=pressure note="the control group is nearly full'
+
+
+def what_others_in_the_group_take_is_given_up(test):
+    group, daemon = daemon_with_weights_that_can_give_way(test)
+    alone = daemon.generate(PROMPT, *GREEDY).require()
     full = daemon.memory("RssAnon")
-    client = daemon.start_generate(PROMPT, *options)
+    client = daemon.start_generate(PROMPT, *GREEDY)
     client.wait_for_tokens(20)
-    # More than the reserve leaves free.
-    hog = subprocess.Popen([sys.executable, "-c", HOG, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        group.write("cgroup.procs", hog.pid)
-        hog.stdin.write(b"\n")
-        hog.stdin.flush()
-        held = hog.stdout.readline().strip()
+    with Hog(group, 40) as hog:  # more than the reserve leaves free
+        hog.take()
         beside = client.finish(120).require()
         least = daemon.memory("RssAnon")
-        after = daemon.generate(PROMPT, *options).require()
-    finally:
-        hog.stdin.close()
-        status = hog.wait(20)
-        hog.stdout.close()
-    assert (held, status) == (b"held", 0), f"the other process: {held}, {status}"
+        after = daemon.generate(PROMPT, *GREEDY).require()
     assert group.oom_kills() == 0, "an OOM kill in the group"
     assert alone.ids == beside.ids == after.ids
-    assert 'event=pressure note="the control group is nearly full' in daemon.log(), daemon.log()
+    assert NEARLY_FULL in daemon.log(), daemon.log()
 
     assert least <= full - 8 * MIB, (least, full)
 
     # All but the last two huge pages, that is: pages of the other's files may stay the group's for as long as some
     # process maps them.
     def come_back():
-        daemon.generate(PROMPT, *options).require()
+        daemon.generate(PROMPT, *GREEDY).require()
         return daemon.memory("RssAnon") >= full - 6 * MIB
 
     harness.wait_until(come_back, 60, "resident weights come back")
-    assert daemon.generate(PROMPT, *options).require().ids == alone.ids
+    assert daemon.generate(PROMPT, *GREEDY).require().ids == alone.ids
+    daemon.stop()
+
+
+def what_others_take_while_the_daemon_idles_is_given_up(test):
+    group, daemon = daemon_with_weights_that_can_give_way(test)
+    alone = daemon.generate(PROMPT, *GREEDY).require()
+    full = daemon.memory("RssAnon")
+    time.sleep(13)  # the last rest is over, and only the group is looked at
+    assert NEARLY_FULL not in daemon.log(), daemon.log()
+    with Hog(group, 40) as hog:
+        hog.take()
+        least = daemon.memory("RssAnon")
+        assert NEARLY_FULL in daemon.log(), daemon.log()
+        after = daemon.generate(PROMPT, *GREEDY).require()
+    assert group.oom_kills() == 0, "an OOM kill in the group"
+    assert least <= full - 8 * MIB, (least, full)
+    assert alone.ids == after.ids
     daemon.stop()
 
 
@@ -214,5 +253,6 @@ def smollm2_inside_24_mib(test):
 if __name__ == "__main__":
     harness.main(built_in_model_inside_64_mib, built_in_model_inside_24_mib, built_in_model_inside_16_mib,
                  own_group_is_made_and_removed, a_model_larger_than_the_ceiling,
-                 what_others_in_the_group_take_is_given_up, a_crowd_beside_libraries_of_its_own,
+                 what_others_in_the_group_take_is_given_up,
+                 what_others_take_while_the_daemon_idles_is_given_up, a_crowd_beside_libraries_of_its_own,
                  smollm2_inside_64_mib, smollm2_inside_24_mib)

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -160,6 +161,29 @@ TEST_F(RpcConnectionsTest, ACallThatGetsNoFurtherKeepsItsPlaceForAWhileOnly) {
   EXPECT_TRUE(Closed(0));
   connections_->CallEnded(stuck, false);  // of a connection that is gone: ignored
   EXPECT_EQ(connections_->Hold(stuck).code(), StatusCode::kUnavailable);
+}
+
+TEST_F(RpcConnectionsTest, WhereAcceptingFailsTheSocketIsNotWaitedForUntilItSucceeds) {
+  EXPECT_GE(connections_->AwaitsFirst(), 0);
+  Connect();
+  const int next = ::dup(clients_.back());  // the number that the next descriptor gets
+  ::close(next);
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit few{static_cast<rlim_t>(next), limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  Update();
+  const size_t accepted = connections_->size();
+  const int awaited = connections_->AwaitsFirst();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(accepted, 0U);
+  EXPECT_EQ(awaited, -1) << "it stays readable: who waits for it would be told at once";
+  Update();
+  EXPECT_EQ(connections_->size(), 1U);
+  ::shutdown(clients_.back(), SHUT_RDWR);
+  Update();
+  EXPECT_EQ(connections_->size(), 0U);
+  EXPECT_GE(connections_->AwaitsFirst(), 0);
 }
 
 TEST_F(RpcConnectionsTest, NamesTheProcessAtTheOtherEnd) {

@@ -1,8 +1,7 @@
 // reader_bench FILE: MB/s of every backend of the weight reader over FILE, read once from end to
 // end with one span ahead (as the tile ring reads), page cache dropped before; beside it, in the
 // same run, a plain loop of O_DIRECT pread with the same spans. The ratio is what the machinery
-// costs or gains. Then, through a ring of four spans with three under way, what it costs that the
-// bytes are looked at, and what moving them out of the core's caches gains (cache_demotion.h).
+// costs or gains.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -15,8 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "daemon/run/arena.h"
-#include "daemon/run/cache_demotion.h"
 #include "storage/base/bytes.h"
 #include "storage/weight_reader.h"
 
@@ -77,38 +74,6 @@ double Reader(RandomAccessFile& file, uint64_t file_bytes, ReaderBackend backend
   return MegabytesPerSecond(file_bytes, begin);
 }
 
-enum class Use { kNone, kAdd, kAddAndDemote };
-
-// Negative: refused.
-double Ring(RandomAccessFile& file, uint64_t file_bytes, uint64_t span, std::span<std::byte> ring,
-            Use use) {
-  Result<std::unique_ptr<WeightReader>> reader =
-      WeightReader::Open(file, ReaderBackend::kAuto, ring);
-  if (!reader.ok()) return -1;
-  const uint64_t n_spans = file_bytes / span;
-  const uint64_t places = ring.size() / span;
-  const auto place = [&](uint64_t i) { return ring.data() + i % places * span; };
-  std::array<uint32_t, WeightReader::kMaxInFlight> tickets{};
-  uint64_t started = 0;
-  uint64_t sum = 0;
-  DropCache(file.descriptor());
-  const auto begin = std::chrono::steady_clock::now();
-  for (uint64_t i = 0; i < n_spans; ++i) {
-    for (; started < std::min(i + places, n_spans); ++started) {
-      const Result<uint32_t> ticket = (*reader)->Start(started * span, span, place(started));
-      if (!ticket.ok()) return -1;
-      tickets[started % places] = *ticket;
-    }
-    if (!(*reader)->Wait(tickets[i % places]).ok()) return -1;
-    if (use == Use::kNone) continue;
-    const auto* words = reinterpret_cast<const uint64_t*>(place(i));
-    for (uint64_t w = 0; w < span / sizeof(uint64_t); ++w) sum += words[w];
-    if (use == Use::kAddAndDemote) Demote(place(i), span);
-  }
-  const double rate = MegabytesPerSecond(n_spans * span, begin);
-  return sum == 1 ? -1 : rate;  // so that it is not left out
-}
-
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
@@ -163,23 +128,5 @@ int main(int argc, char** argv) {
     }
     std::free(memory);
   }
-  constexpr uint64_t kSpan = 512 * kKiB;
-  const Result<std::unique_ptr<Arena>> arena = Arena::Map(4 * kSpan);  // a huge page
-  if (!arena.ok()) return 1;
-  std::fill((*arena)->all().begin(), (*arena)->all().end(), std::byte{1});
-  const std::array<const char*, 3> names = {"not looked at", "added up", "and moved"};
-  std::array<std::vector<double>, 3> rates;
-  for (int round = 0; round < kRounds; ++round) {
-    for (size_t use = 0; use < rates.size(); ++use) {
-      rates[use].push_back(
-          Ring(**file, identity->size_bytes, kSpan, (*arena)->all(), static_cast<Use>(use)));
-    }
-  }
-  for (size_t use = 0; use < rates.size(); ++use) {
-    const double rate = Median(rates[use]);
-    std::printf("%-8s  %-14s %8.1f MB/s  x%.2f\n", use == 0 ? "ring" : "", names[use], rate,
-                rate / Median(rates[0]));
-  }
-  if (!DemotionHelps(4 * kSpan)) std::printf("this processor does not move them\n");
   return 0;
 }

@@ -1,0 +1,95 @@
+// ring_bench FILE: MB/s of FILE read from end to end through a ring of four spans of 512 KiB, all
+// of it under way but what is in use, page cache dropped before: where nobody looks at the bytes,
+// where they are added up, and where they are then moved out of the core's caches
+// (cache_demotion.h).
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "daemon/run/arena.h"
+#include "daemon/run/cache_demotion.h"
+#include "storage/base/bytes.h"
+#include "storage/weight_reader.h"
+
+namespace {
+
+using namespace thimble;  // NOLINT(google-build-using-namespace): a program of its own
+
+constexpr int kRounds = 5;
+constexpr uint64_t kSpan = 512 * kKiB;
+
+enum class Use { kNone, kAdd, kAddAndDemote };
+constexpr std::array kNames = {"not looked at", "added up", "and moved"};
+
+Result<double> MegabytesPerSecond(RandomAccessFile& file, uint64_t n_spans, Arena& arena, Use use) {
+  const uint64_t n_places = arena.all().size() / kSpan;
+  THIMBLE_ASSIGN_OR_RETURN(const auto reader,
+                           WeightReader::Open(file, ReaderBackend::kAuto, arena.all()));
+  const auto place = [&](uint64_t i) { return arena.all().data() + i % n_places * kSpan; };
+  std::vector<uint32_t> tickets(n_places);
+  uint64_t started = 0;
+  uint64_t sum = 0;
+  (void)::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_DONTNEED);
+  const auto begin = std::chrono::steady_clock::now();
+  for (uint64_t i = 0; i < n_spans; ++i) {
+    for (; started < std::min(i + n_places, n_spans); ++started) {
+      THIMBLE_ASSIGN_OR_RETURN(tickets[started % n_places],
+                               reader->Start(started * kSpan, kSpan, place(started)));
+    }
+    THIMBLE_RETURN_IF_ERROR(reader->Wait(tickets[i % n_places]));
+    if (use == Use::kNone) continue;
+    const auto* words = reinterpret_cast<const uint64_t*>(place(i));
+    for (uint64_t w = 0; w < kSpan / sizeof(uint64_t); ++w) sum += words[w];
+    if (use == Use::kAddAndDemote) Demote(place(i), kSpan);
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  volatile uint64_t kept = sum;  // so that it is not left out
+  (void)kept;
+  return static_cast<double>(n_spans * kSpan) / 1e6 / took.count();
+}
+
+Status Run(const char* path, uint64_t n_places) {
+  THIMBLE_ASSIGN_OR_RETURN(const auto file, OpenFile(path));
+  THIMBLE_ASSIGN_OR_RETURN(const FileIdentity identity, file->Identity());
+  const uint64_t n_spans = identity.size_bytes / kSpan;
+  if (n_spans == 0) return InvalidArgumentError(std::string(path) + ": less than 512 KiB");
+  THIMBLE_ASSIGN_OR_RETURN(const auto arena, Arena::Map(n_places * kSpan));  // a huge page
+  std::fill(arena->all().begin(), arena->all().end(), std::byte{1});
+  std::array<std::vector<double>, kNames.size()> rates;
+  for (int round = 0; round < kRounds; ++round) {
+    for (size_t use = 0; use < rates.size(); ++use) {
+      THIMBLE_ASSIGN_OR_RETURN(const double rate,
+                               MegabytesPerSecond(*file, n_spans, *arena, static_cast<Use>(use)));
+      rates[use].push_back(rate);
+    }
+  }
+  std::printf("%s, %s, median of %d rounds\n", path, FormatBytes(identity.size_bytes).c_str(),
+              kRounds);
+  for (auto& of_use : rates) std::sort(of_use.begin(), of_use.end());
+  for (size_t use = 0; use < rates.size(); ++use) {
+    const double rate = rates[use][kRounds / 2];
+    std::printf("%-14s %8.1f MB/s  x%.2f\n", kNames[use], rate, rate / rates[0][kRounds / 2]);
+  }
+  if (!DemotionHelps(n_places * kSpan)) std::printf("here the daemon does not move them\n");
+  return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const unsigned long n_places = argc == 3 ? std::strtoul(argv[2], nullptr, 10) : 4;
+  if (argc < 2 || argc > 3 || n_places < 2 || n_places > WeightReader::kMaxInFlight) {
+    std::fprintf(stderr, "usage: ring_bench FILE [SPANS, 2 to %zu]\n",
+                 size_t{WeightReader::kMaxInFlight});
+    return 2;
+  }
+  const Status status = Run(argv[1], n_places);
+  if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return status.ok() ? 0 : 1;
+}
