@@ -33,12 +33,14 @@ class OpenFile final : public CgroupFile {
   [[nodiscard]] Result<std::string> Read() override {
     if (fd_ < 0) fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd_ < 0) return ErrnoError(errno, "open " + path_);
+    std::string text;
     std::array<char, 4096> block;  // NOLINT(*-member-init): the kernel's to fill
     ssize_t n = 0;
-    do {
-      n = ::pread(fd_, block.data(), block.size(), 0);
-    } while (n < 0 && errno == EINTR);
-    if (n >= 0) return std::string(block.data(), static_cast<size_t>(n));
+    while ((n = ::pread(fd_, block.data(), block.size(), static_cast<off_t>(text.size()))) != 0) {
+      if (n > 0) text.append(block.data(), static_cast<size_t>(n));
+      if (n < 0 && errno != EINTR) break;
+    }
+    if (n == 0) return text;
     const int error = errno;
     Close();  // the group is gone; perhaps another has its name
     return ErrnoError(error, "read " + path_);
@@ -57,19 +59,7 @@ class OpenFile final : public CgroupFile {
 class KernelFs final : public CgroupFs {
  public:
   [[nodiscard]] Result<std::string> Read(const std::string& path) const override {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return ErrnoError(errno, "open " + path);
-    std::string text;
-    std::array<char, 4096> block{};
-    ssize_t n = 0;
-    while ((n = ::read(fd, block.data(), block.size())) != 0) {
-      if (n > 0) text.append(block.data(), static_cast<size_t>(n));
-      if (n < 0 && errno != EINTR) break;
-    }
-    const int error = errno;
-    ::close(fd);
-    if (n < 0) return ErrnoError(error, "read " + path);
-    return text;
+    return OpenFile(path).Read();
   }
 
   [[nodiscard]] std::unique_ptr<CgroupFile> Keep(const std::string& path) const override {

@@ -15,7 +15,7 @@ namespace thimble {
 class CgroupFile {
  public:
   virtual ~CgroupFile() = default;
-  // All of it, as it is now; at most 4 KiB of the kernel's. Not from two threads.
+  // All of it, as it is now. Not from two threads.
   [[nodiscard]] virtual Result<std::string> Read() = 0;
 };
 
