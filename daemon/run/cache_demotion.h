@@ -2,12 +2,12 @@
 // disk is a thread of another core that copies the next tile over them: each line that this core
 // still holds has to be taken from it first, and with a ring no larger than the second-level cache
 // it holds all of them. Measured on a Xeon with 2 MiB of that cache, reads of 512 KiB into a ring
-// of 2 MiB (ring_bench): 3.5 GB/s where nobody looks at the bytes, 2.2 where they are added up,
-// 3.0 where they are added up and moved; into 3 MiB 2.1 and 2.7; SmolLM2-135M in Q4_0 at 16 MiB:
-// 25 and 34 tokens/s. Moving costs 85 us a MiB, and of a ring of 6 MiB it gains nothing: so it is
-// done only for a small ring, while the flash is what passes wait for. Intel's CLDEMOTE (Software
-// Developer's Manual, volume 2A), from Sapphire Rapids and Tremont on; elsewhere nothing is done.
-// Called by: TileRing. Memory: none.
+// of 2 MiB (ring_bench): 3.5 GB/s where nobody looks at the bytes, 2.1 where they are added up, 3.0
+// where they are added up and moved; into 3 MiB 2.2 and 2.7; SmolLM2-135M in Q4_0 at 16 MiB: 25 and
+// 34 tokens/s. Moving costs the processor 25 to 60 us a MiB there, of that token 6 ms, and of a
+// ring of 6 MiB it gains nothing: so it is done only for a small ring, while the flash is what
+// passes wait for. Intel's CLDEMOTE (Software Developer's Manual, volume 2A), from Sapphire Rapids
+// and Tremont on; elsewhere nothing is done. Called by: TileRing. Memory: none.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
-// ring_bench FILE: MB/s of FILE read from end to end through a ring of four spans of 512 KiB, all
-// of it under way but what is in use, page cache dropped before: where nobody looks at the bytes,
-// where they are added up, and where they are then moved out of the core's caches
-// (cache_demotion.h).
+// ring_bench FILE [SPANS]: MB/s of FILE read from end to end through a ring of so many spans of 512
+// KiB (4), all of it under way but what is in use, page cache dropped before: where nobody looks at
+// the bytes, where they are added up, and where they are then moved out of the core's caches
+// (cache_demotion.h); beside it, what that costs the processor.
 #include <fcntl.h>
 
 #include <algorithm>
@@ -27,7 +27,14 @@ constexpr uint64_t kSpan = 512 * kKiB;
 enum class Use { kNone, kAdd, kAddAndDemote };
 constexpr std::array kNames = {"not looked at", "added up", "and moved"};
 
-Result<double> MegabytesPerSecond(RandomAccessFile& file, uint64_t n_spans, Arena& arena, Use use) {
+using Clock = std::chrono::steady_clock;
+
+struct Rates {
+  std::vector<double> megabytes_per_second;
+  std::vector<double> use_us_per_mib;
+};
+
+Status ReadThrough(RandomAccessFile& file, uint64_t n_spans, Arena& arena, Use use, Rates* rates) {
   const uint64_t n_places = arena.all().size() / kSpan;
   THIMBLE_ASSIGN_OR_RETURN(const auto reader,
                            WeightReader::Open(file, ReaderBackend::kAuto, arena.all()));
@@ -36,7 +43,8 @@ Result<double> MegabytesPerSecond(RandomAccessFile& file, uint64_t n_spans, Aren
   uint64_t started = 0;
   uint64_t sum = 0;
   (void)::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_DONTNEED);
-  const auto begin = std::chrono::steady_clock::now();
+  std::chrono::duration<double> used{};
+  const Clock::time_point begin = Clock::now();
   for (uint64_t i = 0; i < n_spans; ++i) {
     for (; started < std::min(i + n_places, n_spans); ++started) {
       THIMBLE_ASSIGN_OR_RETURN(tickets[started % n_places],
@@ -44,14 +52,24 @@ Result<double> MegabytesPerSecond(RandomAccessFile& file, uint64_t n_spans, Aren
     }
     THIMBLE_RETURN_IF_ERROR(reader->Wait(tickets[i % n_places]));
     if (use == Use::kNone) continue;
+    const Clock::time_point arrived = Clock::now();
     const auto* words = reinterpret_cast<const uint64_t*>(place(i));
     for (uint64_t w = 0; w < kSpan / sizeof(uint64_t); ++w) sum += words[w];
     if (use == Use::kAddAndDemote) Demote(place(i), kSpan);
+    used += Clock::now() - arrived;
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  const std::chrono::duration<double> took = Clock::now() - begin;
   volatile uint64_t kept = sum;  // so that it is not left out
   (void)kept;
-  return static_cast<double>(n_spans * kSpan) / 1e6 / took.count();
+  const auto bytes = static_cast<double>(n_spans * kSpan);
+  rates->megabytes_per_second.push_back(bytes / 1e6 / took.count());
+  rates->use_us_per_mib.push_back(used.count() * 1e6 / (bytes / kMiB));
+  return {};
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 Status Run(const char* path, uint64_t n_places) {
@@ -59,22 +77,22 @@ Status Run(const char* path, uint64_t n_places) {
   THIMBLE_ASSIGN_OR_RETURN(const FileIdentity identity, file->Identity());
   const uint64_t n_spans = identity.size_bytes / kSpan;
   if (n_spans == 0) return InvalidArgumentError(std::string(path) + ": less than 512 KiB");
-  THIMBLE_ASSIGN_OR_RETURN(const auto arena, Arena::Map(n_places * kSpan));  // a huge page
+  THIMBLE_ASSIGN_OR_RETURN(const auto arena, Arena::Map(n_places * kSpan));
   std::fill(arena->all().begin(), arena->all().end(), std::byte{1});
-  std::array<std::vector<double>, kNames.size()> rates;
+  std::array<Rates, kNames.size()> rates;
   for (int round = 0; round < kRounds; ++round) {
     for (size_t use = 0; use < rates.size(); ++use) {
-      THIMBLE_ASSIGN_OR_RETURN(const double rate,
-                               MegabytesPerSecond(*file, n_spans, *arena, static_cast<Use>(use)));
-      rates[use].push_back(rate);
+      THIMBLE_RETURN_IF_ERROR(
+          ReadThrough(*file, n_spans, *arena, static_cast<Use>(use), &rates[use]));
     }
   }
   std::printf("%s, %s, median of %d rounds\n", path, FormatBytes(identity.size_bytes).c_str(),
               kRounds);
-  for (auto& of_use : rates) std::sort(of_use.begin(), of_use.end());
+  const double base = Median(rates[0].megabytes_per_second);
   for (size_t use = 0; use < rates.size(); ++use) {
-    const double rate = rates[use][kRounds / 2];
-    std::printf("%-14s %8.1f MB/s  x%.2f\n", kNames[use], rate, rate / rates[0][kRounds / 2]);
+    const double rate = Median(rates[use].megabytes_per_second);
+    std::printf("%-14s %8.1f MB/s  x%.2f  %6.1f us a MiB\n", kNames[use], rate, rate / base,
+                Median(rates[use].use_us_per_mib));
   }
   if (!DemotionHelps(n_places * kSpan)) std::printf("here the daemon does not move them\n");
   return {};
