@@ -151,6 +151,7 @@ HWY_EXPORT(Largest);
 HWY_EXPORT(SumOfExp);
 HWY_EXPORT(FloatToHalf);
 HWY_EXPORT(HalfToFloat);
+HWY_EXPORT(Q8ToHalf);
 HWY_EXPORT(AttendBlock);
 HWY_EXPORT(FinishAttention);
 
@@ -218,6 +219,11 @@ void FloatToHalf(const float* x, size_t n, uint16_t* out) {
 
 void HalfToFloat(const uint16_t* x, size_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(HalfToFloat)(x, n, out);
+}
+
+void Q8ToHalf(const uint16_t* blocks, size_t n, uint16_t* out) {
+  assert(n % 32 == 0);
+  HWY_DYNAMIC_DISPATCH(Q8ToHalf)(blocks, n, out);
 }
 
 void AttendBlock(const AttentionQueries& queries, const uint16_t* keys, const uint16_t* values,

@@ -66,6 +66,10 @@ float SumOfExp(const float* x, size_t n, float max);
 // float <-> IEEE half, round to nearest even.
 void FloatToHalf(const float* x, size_t n, uint16_t* out);
 void HalfToFloat(const uint16_t* x, size_t n, float* out);
+// n / 32 blocks of Q8_0 (a half, the scale, and 32 signed bytes each) to n halves: scale * q, to
+// nearest even. `out` may begin before `blocks` in the same buffer, by 30 bytes a block or more:
+// what a block is read from is not written before.
+void Q8ToHalf(const uint16_t* blocks, size_t n, uint16_t* out);
 
 // The running softmax of one query head (Milakov and Gimelshein, arXiv:1805.02867).
 struct AttentionState {

@@ -20,14 +20,7 @@ namespace HWY_NAMESPACE {
 inline constexpr size_t kBlockTokens = 32;
 inline constexpr size_t kLineHalves = 32;  // of a line of the processor's caches
 
-HWY_INLINE float HalfScalar(uint16_t half) {
-#if HWY_TARGET == HWY_SCALAR
-  return hn::GetLane(HalfBitsToFloat(hn::Set(DU(), half)));
-#else
-  HWY_ALIGN uint16_t padded[HWY_MAX_BYTES / sizeof(float)] = {half};
-  return hn::GetLane(LoadHalf(padded));
-#endif
-}
+HWY_INLINE float HalfScalar(uint16_t half) { return hn::GetLane(SetHalf(half)); }
 
 // acc[d] = acc[d] * factor for d < n; factor is 1 for all blocks that do not raise the maximum.
 HWY_INLINE void Rescale(float* acc, size_t n, float factor) {

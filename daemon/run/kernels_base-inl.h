@@ -127,6 +127,17 @@ HWY_INLINE VF LoadHalf(const void* from) {
 #endif
 }
 
+// One half in every lane.
+HWY_INLINE VF SetHalf(uint16_t half) {
+#if THIMBLE_KERNELS_HALVES
+  const hn::Rebind<hwy::float16_t, DF> d16;
+  const hn::Rebind<uint16_t, DF> du16;
+  return hn::PromoteTo(DF(), hn::BitCast(d16, hn::Set(du16, half)));
+#else
+  return HalfBitsToFloat(hn::Set(DU(), half));
+#endif
+}
+
 HWY_INLINE VF LoadBFloat(const void* from) {
   const hn::Rebind<uint16_t, DF> d16;
   return hn::BitCast(DF(), hn::ShiftLeft<16>(hn::PromoteTo(DU(), LoadBytes(d16, from))));

@@ -174,18 +174,46 @@ HWY_INLINE uint16_t RoundToHalf(float value) {
   return static_cast<uint16_t>(sign | (bits >> 13));
 }
 
-HWY_NOINLINE inline void FloatToHalf(const float* x, size_t n, uint16_t* out) {
-  size_t i = 0;
+// Lanes(DF()) floats to halves at any address, to nearest even.
+HWY_INLINE void StoreHalf(VF value, uint16_t* out) {
 #if THIMBLE_KERNELS_HALVES
-  const DF df;
   const hn::Rebind<hwy::float16_t, DF> d16;
   const hn::Rebind<uint16_t, DF> du16;
-  const size_t lanes = hn::Lanes(df);
-  for (; i + lanes <= n; i += lanes) {
-    hn::StoreU(hn::BitCast(du16, hn::DemoteTo(d16, hn::LoadU(df, x + i))), du16, out + i);
-  }
+  hn::StoreU(hn::BitCast(du16, hn::DemoteTo(d16, value)), du16, out);
+#else
+  HWY_ALIGN float floats[hn::MaxLanes(DF())];
+  hn::Store(value, DF(), floats);
+  for (size_t i = 0; i < hn::Lanes(DF()); ++i) out[i] = RoundToHalf(floats[i]);
 #endif
+}
+
+HWY_NOINLINE inline void FloatToHalf(const float* x, size_t n, uint16_t* out) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) StoreHalf(hn::LoadU(df, x + i), out + i);
   for (; i < n; ++i) out[i] = RoundToHalf(x[i]);
+}
+
+// Blocks of Q8_0, each read before it is written: out may begin up to 30 bytes a block before them.
+HWY_NOINLINE inline void Q8ToHalf(const uint16_t* blocks, size_t n, uint16_t* out) {
+  constexpr size_t kValues = 32;
+  const DF df;
+  const hn::Rebind<int8_t, DF> d8;
+  const hn::Rebind<int32_t, DF> d32;
+  constexpr size_t kLanes = hn::MaxLanes(df);
+  for (; n > 0; n -= kValues, blocks += 1 + kValues / 2, out += kValues) {
+    const VF scale = SetHalf(*blocks);
+    const auto* q = reinterpret_cast<const int8_t*>(blocks + 1);
+    VF values[kValues / kLanes];
+    HWY_UNROLL(8)
+    for (size_t i = 0; i < kValues / kLanes; ++i) {
+      const auto wide = hn::PromoteTo(d32, LoadBytes(d8, q + i * kLanes));
+      values[i] = hn::Mul(scale, hn::ConvertTo(df, wide));
+    }
+    HWY_UNROLL(8)
+    for (size_t i = 0; i < kValues / kLanes; ++i) StoreHalf(values[i], out + i * kLanes);
+  }
 }
 
 }  // namespace HWY_NAMESPACE

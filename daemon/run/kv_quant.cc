@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "daemon/model/tensor_type.h"
 #include "daemon/run/kernels.h"
 
 namespace thimble {
@@ -36,12 +35,7 @@ void QuantizeKv(const float* x, size_t n, uint16_t* out) {
 }
 
 void DequantizeKv(const uint16_t* in, size_t n_vectors, size_t n, uint16_t* out) {
-  assert(n % kBlock == 0 && n <= kMostKvValues);
-  std::array<float, kMostKvValues> values;
-  for (size_t v = 0; v < n_vectors; ++v) {
-    DequantizeRow(TensorType::kQ8_0, in + v * (n / kBlock * kBlockHalves), n, values.data());
-    FloatToHalf(values.data(), n, out + v * n);
-  }
+  Q8ToHalf(in, n_vectors * n, out);
 }
 
 }  // namespace thimble

@@ -1,7 +1,7 @@
 // Keys and values as q8_0: 32 values share a scale, a half; value = scale * int8. GGUF's format of
 // the name, and its rounding, so that a head's vector is a row of that type. Each vector is
 // quantized by itself and once, when it is made: what attention reads does not depend on passes,
-// blocks or restarts. Called by: the query/key/value and attention stages. Memory: 4 KiB of stack.
+// blocks or restarts. Called by: the query/key/value and attention stages. Memory: none.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,11 @@
 
 namespace thimble {
 
-// Values that a vector can have at most.
-inline constexpr size_t kMostKvValues = 1024;
-
 // n: a multiple of 32; out: n / 32 blocks of 34 bytes.
 void QuantizeKv(const float* x, size_t n, uint16_t* out);
 
-// `n_vectors` of `n` values each, at most kMostKvValues, to halves. `out` may hold `in` at its end:
-// what a vector is read from is not written before.
+// `n_vectors` of `n` values each, a multiple of 32, to halves. `out` may hold `in` at its end: what
+// a vector is read from is not written before.
 void DequantizeKv(const uint16_t* in, size_t n_vectors, size_t n, uint16_t* out);
 
 }  // namespace thimble

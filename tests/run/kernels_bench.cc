@@ -122,6 +122,16 @@ void BM_Attend(benchmark::State& state, size_t n_queries) {
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * n_queries));
 }
 
+// A KV block's keys, or values, of one head.
+void BM_Q8ToHalf(benchmark::State& state) {
+  const std::vector<uint16_t> blocks(size_t{32} * 64 / 32 * 17, 0x3000);
+  std::vector<uint16_t> halves(size_t{32} * 64);
+  while (state.KeepRunning()) {
+    Q8ToHalf(blocks.data(), halves.size(), halves.data());
+    benchmark::ClobberMemory();
+  }
+}
+
 void BM_RmsNorm(benchmark::State& state) {
   std::vector<float> x(kColumns, 0.5F);
   const std::vector<float> weight(kColumns, 1.0F);
@@ -186,6 +196,7 @@ void RegisterAll() {
     benchmark::RegisterBenchmark(("Attend/32x64/queries:" + std::to_string(n)).c_str(), BM_Attend,
                                  n);
   }
+  benchmark::RegisterBenchmark("Q8ToHalf/32x64", BM_Q8ToHalf);
   benchmark::RegisterBenchmark("RmsNorm", BM_RmsNorm);
   benchmark::RegisterBenchmark("SwiGlu", BM_SwiGlu);
   benchmark::RegisterBenchmark("PrepareRow", BM_PrepareRow);

@@ -281,6 +281,34 @@ TEST(FloatToHalf, RoundsToNearestEven) {
   });
 }
 
+TEST(Q8ToHalf, IsTheRoundedProductAlsoOverItsOwnInput) {
+  // Every signed byte by scales of every exponent, subnormal and infinite products among them.
+  std::vector<uint16_t> blocks;
+  std::vector<uint16_t> expected;
+  for (uint16_t scale = 0; scale < 0x7C00; scale = static_cast<uint16_t>(scale + 0x155)) {
+    for (int first = -128; first < 128; first += 32) {
+      blocks.push_back(scale);
+      for (int q = first; q < first + 32; ++q) {
+        const auto product = static_cast<float>(ReferenceHalf(scale) * q);  // 19 bits: exact
+        FloatToHalf(&product, 1, &expected.emplace_back());
+        if (q % 2 == 0) {
+          const auto pair = static_cast<uint16_t>((q & 0xFF) | ((q + 1) & 0xFF) << 8);
+          blocks.push_back(pair);
+        }
+      }
+    }
+  }
+  OnEveryTarget([&] {
+    std::vector<uint16_t> halves(expected.size());
+    Q8ToHalf(blocks.data(), halves.size(), halves.data());
+    ASSERT_EQ(halves, expected);
+    uint16_t* in = halves.data() + halves.size() - blocks.size();
+    std::ranges::copy(blocks, in);
+    Q8ToHalf(in, halves.size(), halves.data());
+    ASSERT_EQ(halves, expected) << "in place";
+  });
+}
+
 // One query over n_tokens, blocks of 32, against the softmax written out in double.
 void CheckAttention(size_t n_tokens, size_t head_dim, float deviation, std::mt19937& random) {
   const std::vector<float> q = Normal(head_dim, random, 0, deviation);
