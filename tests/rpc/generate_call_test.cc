@@ -372,33 +372,31 @@ TEST(GenerateCall, ASlowReaderHoldsUpItsOwnRequestOnly) {
   FakeDaemon daemon;
   daemon.scheduler.text = std::string(16384, 'x');  // 512 of them are 8 MiB
   daemon.Start();
-  std::atomic<bool> read_on = false;
-  std::atomic<bool> started = false;
-  uint32_t received = 0;
-  Status slow;
-  std::thread reader([&] {
-    Client client = Connected(daemon);
-    grpc::ClientContext context;
-    slow = client.Generate(Request(512), context, [&](const v1::GenerateEvent& event) {
-      received += event.has_token() ? 1 : 0;
-      started = true;
-      return WaitUntil([&] { return read_on.load(); }, 60);
-    });
-  });
-  ASSERT_TRUE(WaitUntil([&] { return started.load(); }));
-  // It stalls well before the end: flow control and 16 events are all that is buffered for it.
+  // A client widens its window as it sees fit, up to all of that: this one keeps it at 64 KiB.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 65536);
+  const auto stub = v1::Thimble::NewStub(
+      grpc::CreateCustomChannel(daemon.address(), grpc::InsecureChannelCredentials(), arguments));
+  grpc::ClientContext context;
+  const auto slow = stub->Generate(&context, Request(512));
+  v1::GenerateEvent event;
+  ASSERT_TRUE(slow->Read(&event));
+  uint32_t received = event.has_token() ? 1 : 0;
+  // It stalls well before the end: flow control, the socket's buffers and 16 events are all that is
+  // buffered for it.
   uint64_t before = 0;
   ASSERT_TRUE(WaitUntil([&] {
     before = daemon.scheduler.tokens;
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     return before > 0 && daemon.scheduler.tokens == before;
   }));
-  EXPECT_LT(before, 300);
+  EXPECT_LT(before, 100);
   std::vector<v1::GenerateEvent> events;
   EXPECT_TRUE(Collect(daemon, Request(20), &events).ok()) << "others go on";
-  read_on = true;
-  reader.join();
-  EXPECT_TRUE(slow.ok()) << slow.ToString();
+  while (slow->Read(&event)) received += event.has_token() ? 1 : 0;
+  const grpc::Status status = slow->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(received, 512) << "and nothing is lost";
 }
 
