@@ -23,7 +23,7 @@ struct BenchSample {
   double read_bytes_per_token = 0;
   double written_bytes_per_token = 0;
   double stall_seconds_per_token = 0;
-  double compute_seconds_per_token = 0;  // everything but waiting for weights
+  double compute_seconds_per_token = 0;  // everything but waiting for flash
   double flash_bytes_per_second = 0;     // just before and after, the mean; 0: not measured
   double bound_tokens_per_second = 0;    // with that flash; 0: there is none
 };

@@ -201,7 +201,7 @@ Status Engine::CheckCacheSize(const Config& config) const {
 }
 
 uint64_t Engine::progress() const {
-  return runner_->stats().passes + runner_->stage() + runner_->reader().stats().bytes +
+  return runner_->stats().passes + runner_->stage() + runner_->read_stats().bytes +
          scheduler_->status().generated_tokens_total;
 }
 
@@ -285,8 +285,9 @@ DaemonStatus Engine::Describe() const {
   status.processor_bytes_per_second = probe_.processor_bytes_per_second;
   status.reader = ReaderBackendName(reader.backend());
   status.reader_refusals = reader.refusals();
-  status.flash_bytes_read = reader.stats().bytes;
-  status.flash_stall_seconds = static_cast<double>(reader.stats().stall_ns) * 1e-9;
+  const ReadStats read = runner_->read_stats();
+  status.flash_bytes_read = read.bytes;
+  status.flash_stall_seconds = static_cast<double>(read.stall_ns) * 1e-9;
   status.stage_bytes_written = store_->bytes_written();
   if (const Result<std::string> io = KernelCgroupFs().Read("/proc/self/io"); io.ok()) {
     status.flash_bytes_written = WriteBytes(*io);

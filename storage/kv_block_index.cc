@@ -37,11 +37,6 @@ uint64_t PageBytes() {
   return std::min<uint64_t>(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)), 32 * kKiB);
 }
 
-// Values of more than half a page are on pages of their own.
-bool HasOwnPages(const KvShape& shape) {
-  return shape.BlockHalves() * sizeof(uint16_t) + kNodeBytes > PageBytes() / 2;
-}
-
 struct BlockRecord {
   KvBlockName parent;
   int32_t tokens[kKvBlockTokens];
@@ -288,15 +283,20 @@ Result<std::vector<KvBlockName>> KvBlockIndex::Oldest(
   return names;
 }
 
+// Values of more than half a page are on pages of their own.
+bool KvLayerHasOwnPages(const KvShape& shape) {
+  return shape.BlockHalves() * sizeof(uint16_t) + kNodeBytes > PageBytes() / 2;
+}
+
 uint64_t KvLayerFileBytes(const KvShape& shape) {
   const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
-  if (HasOwnPages(shape)) return AlignUp(value + kPageHeaderBytes, PageBytes());
+  if (KvLayerHasOwnPages(shape)) return AlignUp(value + kPageHeaderBytes, PageBytes());
   return AlignUp(value + kReadAlignment - 1, kReadAlignment);  // anywhere in a page
 }
 
 uint64_t KvBlockFileBytes(const KvShape& shape) {
   const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
-  const uint64_t pages = HasOwnPages(shape) ? KvLayerFileBytes(shape) + 8 : value;
+  const uint64_t pages = KvLayerHasOwnPages(shape) ? KvLayerFileBytes(shape) + 8 : value;
   return shape.n_layers * (pages + kNodeBytes) + sizeof(BlockRecord);
 }
 

@@ -50,6 +50,10 @@ struct KvShape {
 // Bytes of LMDB's file that one block of this shape takes, page rounding included.
 uint64_t KvBlockFileBytes(const KvShape& shape);
 
+// Whether a layer of a block has pages of its own. LMDB neither moves nor frees these while the
+// block is in use; smaller values move with their neighbours.
+bool KvLayerHasOwnPages(const KvShape& shape);
+
 // Of LMDB's file what has to be read for one layer of a block, aligned outward: kReadAlignment of
 // storage/weight_reader.h. Where layers have pages of their own, neighbours lie so far apart.
 uint64_t KvLayerFileBytes(const KvShape& shape);

@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -30,7 +31,6 @@
 #include "storage/base/status.h"
 #include "storage/kv_block_index.h"
 #include "storage/kv_pool.h"
-#include "storage/kv_stream.h"
 #include "storage/lmdb.h"
 #include "storage/vocab_index.h"
 
@@ -51,10 +51,29 @@ struct KvPassRows {
   uint32_t n_rows = 0;
 };
 
-// Pointers to one KV head's keys and values of one block; valid until the Reader goes.
+// Pointers to one KV head's keys and values of one block; valid until
+// the next block's Head, or until the Reader goes.
 struct KvHeadBlock {
   const uint16_t* keys = nullptr;    // [n_tokens or 32][VectorHalves()]
   const uint16_t* values = nullptr;  // [n_tokens or 32][VectorHalves()]
+};
+
+// One layer of one block of a sequence.
+struct KvPlace {
+  uint64_t sequence = 0;
+  uint32_t layer = 0;
+  uint32_t block = 0;
+};
+
+// Blocks that were read past LMDB's map ahead of attention.
+class KvSource {
+ public:
+  // The bytes of a block, valid until the next Take of another one; nullptr for one that is not to
+  // be had here. Errors: the reader's.
+  virtual Result<const std::byte*> Take(const KvPlace& place) = 0;
+
+ protected:
+  ~KvSource() = default;
 };
 
 class KvCache {
@@ -81,9 +100,8 @@ class KvCache {
 
   // Keeps blocks in `memory` (aligned to 64 bytes, KvPool::SlotBytes each) from now on; it must
   // stay until UseRam is called again. Empty: in none; rows that are only there go to the tails
-  // first. Blocks for which there is no place are read ahead of attention, past the page cache
-  // where the file system and `backend` allow it.
-  Status UseRam(std::span<std::byte> memory, ReaderBackend backend = ReaderBackend::kAuto);
+  // first.
+  Status UseRam(std::span<std::byte> memory);
   // Before a pass of these rows, which needs the RAM before `from` itself: places for the blocks
   // that the rows fall into and, as room is left, for copies of those before them. What had its
   // place before `from` goes to LMDB. RESOURCE_EXHAUSTED where that has no room.
@@ -91,15 +109,11 @@ class KvCache {
   // After it, when what lay in these places before is known to be gone: what the tails have of the
   // blocks that the rows fall into.
   Status BringRows(std::span<const KvPassRows> rows);
-  // Between passes: takes back what was lent to blocks on their way.
-  void Rest();
   // Where the blocks in RAM begin: what lies before may serve other things until the next
   // PlaceInRam. nullptr without RAM.
   [[nodiscard]] const std::byte* ram_begin() const { return ram_ ? ram_->begin() : nullptr; }
-  // How blocks of this pass are read past the page cache; nullptr where none is.
-  [[nodiscard]] KvStream* stream() {
-    return stream_ && stream_->active() ? stream_.get() : nullptr;
-  }
+  // Whether any layer of the sequence's full blocks has no place in RAM.
+  [[nodiscard]] bool HasBlocksOutsideRam(const KvSequence& sequence) const;
   // Whether AppendRows of so many rows has anything to write to LMDB.
   [[nodiscard]] bool AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const;
 
@@ -129,25 +143,29 @@ class KvCache {
   // transaction: make one per stage, never across a return to the event loop.
   class Reader {
    public:
-    static Result<Reader> Begin(KvCache& cache);
+    // Full blocks that are not in RAM are taken from `source`, if it has them, else from the map.
+    static Result<Reader> Begin(KvCache& cache, KvSource* source = nullptr);
     // Keys and values of `kv_head` for tokens [32 block, 32 block + n_tokens). `n_total` is the
     // number of tokens written so far for this layer (committed or not) and decides whether the
-    // block is whole (a pointer into the map) or gathered from the tail into `scratch`
+    // block is whole (where it lies: in RAM, `source` or the map) or gathered from the tail into
+    // `scratch`
     // ([2][kKvBlockTokens][head_dim]). `pending` are the tokens of this pass behind
     // sequence.n_tokens (needed to name a block that this pass completes).
     Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
                 uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
                 KvHeadBlock* out);
-    // Starts the reading of a full block of `sequence` at `layer`, if it is not in RAM, and does
-    // not wait for it: past the page cache where the cache has a stream(), else the kernel is asked
-    // to bring it there. Advice: nothing fails.
-    void ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const;
+    // Where env().DataFile() has a full block of `sequence` at `layer`; nullopt where it is in RAM,
+    // or not to be found.
+    [[nodiscard]] std::optional<uint64_t> FileOffset(const KvSequence& sequence, uint32_t layer,
+                                                     uint32_t block) const;
 
    private:
-    explicit Reader(KvCache& cache, LmdbTxn txn) : cache_(&cache), txn_(std::move(txn)) {}
+    Reader(KvCache& cache, KvSource* source, LmdbTxn txn)
+        : cache_(&cache), source_(source), txn_(std::move(txn)) {}
     Status Find(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
                 uint32_t block, uint32_t n_total);
     KvCache* cache_;
+    KvSource* source_;
     LmdbTxn txn_;
     // What the last Find found: the whole block, or the rows of a tail.
     uint64_t sequence_ = 0;
@@ -212,8 +230,6 @@ class KvCache {
   Status StoreFromRam(const KvSequence& sequence, std::span<const int32_t> tokens);
   Status StoreBlocks(std::span<const CompleteInRam> blocks);
   void ReleaseWritten(uint64_t bytes);
-  void BeginStream(std::span<const KvPassRows> rows);
-  void TakeBack(size_t first);
   Status ReturnToTail(const KvSequence& sequence, uint32_t n_tokens);
   Status RecordBlocks(const KvSequence& sequence, std::span<const int32_t> tokens);
   void MakeRoomOnDisk(uint64_t wanted);
@@ -236,10 +252,9 @@ class KvCache {
   std::unordered_map<KvBlockName, uint32_t, KvBlockNameHash> users_;  // of open sequences' blocks
   std::vector<Pending> pending_;
   std::unique_ptr<KvPool> ram_;  // null: no RAM
-  std::unique_ptr<KvStream> stream_;
-  uint64_t written_bytes_ = 0;  // from RAM, since page cache was released
-  bool release_again_ = false;  // pages were dirty then
-  uint64_t kept_bytes_ = 0;     // of the file's page cache, then
+  uint64_t written_bytes_ = 0;   // from RAM, since page cache was released
+  bool release_again_ = false;   // pages were dirty then
+  uint64_t kept_bytes_ = 0;      // of the file's page cache, then
 };
 
 }  // namespace thimble

@@ -1,6 +1,5 @@
 #include "storage/kv_pool.h"
 
-#include <algorithm>
 #include <cstddef>
 
 #include "storage/base/bytes.h"
@@ -59,9 +58,7 @@ KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_p
       best = &slot;
       break;
     }
-    const bool gives_way =
-        slot.holds == Holds::kCopy || (slot.holds == Holds::kStream && holds == Holds::kRows);
-    if (!gives_way || slot.pass >= before_pass) continue;
+    if (slot.holds != Holds::kCopy || slot.pass >= before_pass) continue;
     if (best == nullptr || slot.pass < best->pass) best = &slot;
   }
   if (best == nullptr) return nullptr;
@@ -70,11 +67,6 @@ KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_p
       .memory = best->memory, .sequence = sequence, .block = block, .holds = holds, .pass = pass_};
   places_[Place(sequence, block)] = static_cast<size_t>(best - slots_.data());
   return best;
-}
-
-KvPool::Slot* KvPool::ClaimForStream(uint32_t index) {
-  if (Slot* slot = Lent(index)) return slot;
-  return Claim(0, index, UINT64_MAX, Holds::kStream);
 }
 
 void KvPool::Free(Slot& slot) {
@@ -86,12 +78,6 @@ void KvPool::FreeSequence(uint64_t sequence) {
   for (Slot& slot : slots_) {
     if (slot.holds != Holds::kNothing && slot.sequence == sequence) Free(slot);
   }
-}
-
-size_t KvPool::WithoutRows() const {
-  return static_cast<size_t>(
-      std::count_if(slots_.begin(), slots_.begin() + static_cast<ptrdiff_t>(n_usable_),
-                    [](const Slot& slot) { return slot.holds != Holds::kRows; }));
 }
 
 const std::byte* KvPool::begin() const {

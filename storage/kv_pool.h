@@ -22,9 +22,8 @@ class KvPool {
   // What a slot has.
   enum class Holds : uint8_t {
     kNothing,
-    kRows,    // rows of a block that is not full, or not stored yet; in_tail aside nowhere else
-    kCopy,    // layers [0, n_layers) of a block that LMDB has
-    kStream,  // blocks on their way (kv_stream.h); of no sequence
+    kRows,  // rows of a block that is not full, or not stored yet; in_tail aside nowhere else
+    kCopy,  // layers [0, n_layers) of a block that LMDB has
   };
   struct Slot {
     std::byte* memory = nullptr;  // [layers][n_kv_heads][2][kKvBlockTokens][VectorHalves()]
@@ -55,17 +54,10 @@ class KvPool {
   }
 
   // A slot for a block that has none, used by this pass; nullptr where there is none to be had.
-  // For rows any copy gives way, and what is lent, the one that was not used for longest first; for
-  // a copy only those that no pass has used for a while: a set that changed with every pass would
-  // never be hit.
+  // For rows any copy gives way, the one that was not used for longest first; for a copy only those
+  // that no pass has used for a while: a set that changed with every pass would never be hit.
   Slot* ClaimForRows(uint64_t sequence, uint32_t block);
   Slot* ClaimForCopy(uint64_t sequence, uint32_t block);
-
-  // The `index`-th slot that is lent to blocks on their way: the one that is, or another one, for
-  // which a copy gives way; nullptr where there is none to be had.
-  Slot* ClaimForStream(uint32_t index);
-  // That slot where it is lent, or nullptr.
-  [[nodiscard]] Slot* Lent(uint32_t index) { return Find(0, index); }
 
   void Free(Slot& slot);
   void FreeSequence(uint64_t sequence);
@@ -74,12 +66,6 @@ class KvPool {
   // Where the slots in use begin; the memory's end where none is.
   [[nodiscard]] const std::byte* begin() const;
   [[nodiscard]] size_t used() const { return places_.size(); }
-  // Of the slots of this pass all, and those that hold no rows.
-  [[nodiscard]] size_t usable() const { return n_usable_; }
-  [[nodiscard]] size_t WithoutRows() const;
-  [[nodiscard]] std::span<std::byte> Memory(const Slot& slot) const {
-    return {slot.memory, slot_bytes_};
-  }
 
  private:
   static uint64_t Place(uint64_t sequence, uint32_t block) { return (sequence << 24) | block; }

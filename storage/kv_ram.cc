@@ -20,30 +20,22 @@ constexpr uint64_t kStoreTogetherBytes = 256 * kKiB;
 // so much. The first time they are dirty still, and begin to be written; the next time, at the
 // latest in the next pass, they are clean.
 constexpr uint64_t kReleaseBytes = 64 * kKiB;
-// Lent to blocks on their way, at most, and a third of all.
-constexpr size_t kMostStreamSlots = 4;
 
 }  // namespace
 
-Status KvCache::UseRam(std::span<std::byte> memory, ReaderBackend backend) {
-  stream_ = nullptr;
+Status KvCache::UseRam(std::span<std::byte> memory) {
   if (ram_) {
     for (const KvPool::Slot& slot : ram_->slots()) {
       if (slot.holds == KvPool::Holds::kRows) THIMBLE_RETURN_IF_ERROR(RowsToTail(slot));
     }
   }
   ram_ = memory.empty() ? nullptr : std::make_unique<KvPool>(shape_, memory);
-  if (!ram_) return {};
-  THIMBLE_ASSIGN_OR_RETURN(
-      stream_, KvStream::Open(env_.DataFile(), backend, shape_.BlockHalves() * sizeof(uint16_t),
-                              KvLayerFileBytes(shape_)));
   return {};
 }
 
 Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from) {
   if (!ram_) return {};
   if (std::exchange(release_again_, false)) env_.ReleasePageCache(kept_bytes_);
-  stream_->Begin({});
   for (KvPool::Slot& slot : ram_->slots()) {
     if (slot.memory >= from || slot.holds == KvPool::Holds::kNothing) continue;
     if (slot.holds == KvPool::Holds::kRows) THIMBLE_RETURN_IF_ERROR(RowsToTail(slot));
@@ -56,13 +48,10 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
       if (KvPool::Slot* slot = InRam(*r.sequence, block)) slot->pass = ram_->pass();
     }
   }
-  // One slot is left to blocks on their way, of which there are more than rows.
-  const bool lends = std::ranges::any_of(rows, [&](const auto& r) { return blocks_of(r) > 0; });
   for (const KvPassRows& r : rows) {
     const uint32_t n_tokens = r.sequence->n_tokens;
     for (uint32_t block = blocks_of(r); block * kKvBlockTokens < n_tokens + r.n_rows; ++block) {
       if (InRam(*r.sequence, block) != nullptr) continue;
-      if (lends && ram_->usable() > 1 && ram_->WithoutRows() == 1) break;
       if (ram_->ClaimForRows(r.sequence->id, block) == nullptr) break;
     }
   }
@@ -72,7 +61,6 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
       if (ram_->ClaimForCopy(r.sequence->id, block) == nullptr) break;
     }
   }
-  BeginStream(rows);
   return {};
 }
 
@@ -90,45 +78,14 @@ Status KvCache::BringRows(std::span<const KvPassRows> rows) {
   return {};
 }
 
-// Slots are lent to blocks on their way where there are any: those that have no slot, and those
-// whose copy is not complete. So many that those of two layers and a half have a buffer each: while
-// a layer's are in use the next one's are there, and those of the one after it are read with the
-// weights that come meanwhile. With fewer, a disk that serves its queue in one go gives notice of
-// them late.
-void KvCache::BeginStream(std::span<const KvPassRows> rows) {
-  size_t missing = 0;
-  for (const KvPassRows& r : rows) {
-    for (uint32_t block = 0; block < r.sequence->blocks.size(); ++block) {
-      const KvPool::Slot* slot = InRam(*r.sequence, block);
-      if (slot == nullptr || slot->n_layers < shape_.n_layers) ++missing;
-    }
+bool KvCache::HasBlocksOutsideRam(const KvSequence& sequence) const {
+  for (uint32_t block = 0; block < sequence.blocks.size(); ++block) {
+    const KvPool::Slot* slot = InRam(sequence, block);
+    const bool all = slot != nullptr &&
+                     (slot->holds == KvPool::Holds::kRows || slot->n_layers == shape_.n_layers);
+    if (!all) return true;
   }
-  const size_t wanted = std::clamp(missing * 5 / 2, size_t{2}, stream_->MostBuffers());
-  const size_t most = std::min<size_t>(kMostStreamSlots, ram_->slots().size() / 3);
-  std::array<std::span<std::byte>, kMostStreamSlots> memory;
-  size_t lent = 0;
-  for (size_t buffers = 0; missing > 0 && (lent == 0 || (buffers < wanted && lent < most));) {
-    const KvPool::Slot* slot = ram_->ClaimForStream(static_cast<uint32_t>(lent));
-    if (slot == nullptr) break;
-    memory[lent] = ram_->Memory(*slot);
-    buffers += stream_->BuffersIn(memory[lent].size());
-    ++lent;
-  }
-  TakeBack(lent);
-  stream_->Begin(std::span(memory).first(lent));
-}
-
-// What is lent from the `first` slot on; nothing may be under way to it.
-void KvCache::TakeBack(size_t first) {
-  for (size_t i = first; i < kMostStreamSlots; ++i) {
-    if (KvPool::Slot* slot = ram_->Lent(static_cast<uint32_t>(i))) ram_->Free(*slot);
-  }
-}
-
-void KvCache::Rest() {
-  if (!ram_) return;
-  stream_->Begin({});
-  TakeBack(0);
+  return false;
 }
 
 bool KvCache::AppendsToDisk(const KvSequence& sequence, uint32_t n_rows) const {

@@ -1,8 +1,5 @@
 // KvCache::Reader: what attention reads. One look-up per block and layer; successive heads of the
 // same block are served from it.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -13,9 +10,9 @@
 
 namespace thimble {
 
-Result<KvCache::Reader> KvCache::Reader::Begin(KvCache& cache) {
+Result<KvCache::Reader> KvCache::Reader::Begin(KvCache& cache, KvSource* source) {
   THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, cache.env_.BeginRead());
-  return Reader(cache, std::move(txn));
+  return Reader(cache, source, std::move(txn));
 }
 
 Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t> pending,
@@ -58,22 +55,15 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
   return {};
 }
 
-void KvCache::Reader::ReadAhead(const KvSequence& sequence, uint32_t layer, uint32_t block) const {
+std::optional<uint64_t> KvCache::Reader::FileOffset(const KvSequence& sequence, uint32_t layer,
+                                                    uint32_t block) const {
   const KvPool::Slot* slot = cache_->InRam(sequence, block);
-  if (slot != nullptr && slot->n_layers > layer) return;
-  const auto whole = cache_->index_->Layer(txn_, sequence.blocks[block], layer);
-  if (!whole.ok() || !*whole) return;
-  if (KvStream* stream = cache_->stream()) {
-    const auto offset = cache_->env_.FileOffset((*whole)->data());
-    if (offset) stream->Start({sequence.id, layer, block}, *offset);
-    return;
+  if (slot != nullptr && (slot->holds == KvPool::Holds::kRows || layer < slot->n_layers)) {
+    return std::nullopt;
   }
-  const auto begin = reinterpret_cast<uintptr_t>((*whole)->data());
-  const auto page_bytes = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const uintptr_t first = begin / page_bytes * page_bytes;
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel takes an address as it is
-  auto* const page = reinterpret_cast<void*>(first);
-  static_cast<void>(::madvise(page, begin + (*whole)->size() - first, MADV_WILLNEED));
+  const auto whole = cache_->index_->Layer(txn_, sequence.blocks[block], layer);
+  if (!whole.ok() || !*whole) return std::nullopt;
+  return cache_->env_.FileOffset((*whole)->data());
 }
 
 Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t> pending,
@@ -85,8 +75,8 @@ Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t
     return {};
   }
   whole_ = nullptr;
-  if (KvStream* stream = cache_->stream()) {
-    THIMBLE_ASSIGN_OR_RETURN(whole_, stream->Take({sequence.id, layer, block}));
+  if (source_ != nullptr && block < sequence.blocks.size()) {
+    THIMBLE_ASSIGN_OR_RETURN(whole_, source_->Take({sequence.id, layer, block}));
   }
   if (whole_ == nullptr && (begin + kKvBlockTokens <= n_total || block < sequence.blocks.size())) {
     const KvBlockName name = cache_->NameOf(sequence, pending, block);

@@ -118,14 +118,16 @@ void AddStages(const DaemonStatus& status, MetricsText& text) {
   text.Metric("thimble_pass_rows_total", "counter", "Token positions computed by the passes.")
       .Sample(status.pass_rows);
   text.Metric("thimble_stage_seconds", "histogram",
-              "Time of a stage, by kind, waiting for weights aside.");
+              "Time of a stage, by kind, waiting for flash aside.");
   for (size_t kind = 0; kind < kStageKinds; ++kind) {
     text.Sample(status.stage_seconds[kind],
                 {{"kind", StageKindName(static_cast<StageKind>(kind))}});
   }
-  text.Metric("thimble_flash_read_bytes_total", "counter", "Weights read from flash.")
+  text.Metric("thimble_flash_read_bytes_total", "counter",
+              "Weights, keys and values read from flash.")
       .Sample(status.flash_bytes_read);
-  text.Metric("thimble_flash_stall_seconds_total", "counter", "Time spent waiting for weights.")
+  text.Metric("thimble_flash_stall_seconds_total", "counter",
+              "Time spent waiting for what is read from flash.")
       .Sample(status.flash_stall_seconds);
   if (status.flash_bytes_written != 0) {
     text.Metric("thimble_flash_written_bytes_total", "counter",

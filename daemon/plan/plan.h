@@ -44,8 +44,7 @@ struct PlanOptions {
   // of 32 tokens in all layers, and how many of them requests may have at once. 0: none.
   uint64_t kv_slot_bytes = 0;
   uint64_t kv_slots = 0;
-  // Of them, what a pass needs where the rest is read from flash: the newest block of each request
-  // and one slot lent to blocks on their way (storage/kv_stream.h).
+  // Of them, what a pass needs where the rest is read from flash: the newest block of each request.
   uint64_t kv_least_slots = 0;
 };
 

@@ -295,7 +295,7 @@ void SetKv(uint64_t slot_bytes, uint32_t max_active, uint32_t context_tokens,
   options->kv_slot_bytes = slot_bytes;
   options->kv_slots =
       uint64_t{max_active} * ((uint64_t{context_tokens} + kKvBlockTokens - 1) / kKvBlockTokens);
-  options->kv_least_slots = std::min(options->kv_slots, uint64_t{max_active} + 1);
+  options->kv_least_slots = std::min<uint64_t>(options->kv_slots, max_active);
 }
 
 Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "storage/base/bytes.h"
+#include "storage/weight_reader.h"
 
 namespace thimble {
 

@@ -1,7 +1,5 @@
 #include "daemon/run/attention.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -28,11 +26,6 @@ void AttentionWalk::Begin(const StageBuffers& b) {
   item_ = 0;
   block_ = 0;
   head_ = b.stage->head_begin;
-  if (b.stage->layer == 0 && b.stage->head_begin == 0) {
-    rusage usage{};
-    ::getrusage(RUSAGE_THREAD, &usage);
-    read_ahead_.BeginPass(static_cast<uint64_t>(usage.ru_majflt));
-  }
 }
 
 Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
@@ -101,8 +94,8 @@ void AttentionWalk::Finish(const StageBuffers& b) {
 }
 
 Result<bool> AttentionWalk::Step(const StageBuffers& b, std::span<const ActiveItem> items,
-                                 KvCache& kv, uint64_t work_limit) {
-  THIMBLE_ASSIGN_OR_RETURN(KvCache::Reader reader, KvCache::Reader::Begin(kv));
+                                 KvCache& kv, KvSource& source, uint64_t work_limit) {
+  THIMBLE_ASSIGN_OR_RETURN(KvCache::Reader reader, KvCache::Reader::Begin(kv, &source));
   uint64_t work = 0;
   while (item_ < items.size()) {
     const ActiveItem& active = items[item_];
@@ -111,9 +104,6 @@ Result<bool> AttentionWalk::Step(const StageBuffers& b, std::span<const ActiveIt
     while (uint64_t{block_} * kKvBlockTokens < n_total) {
       while (head_ < b.stage->head_end) {
         if (work >= work_limit) return false;
-        if (head_ == b.stage->head_begin) {
-          read_ahead_.Advance(items, b.stage->layer, item_, block_, kv, reader);
-        }
         THIMBLE_RETURN_IF_ERROR(Heads(b, active, reader, &work));
       }
       head_ = b.stage->head_begin;

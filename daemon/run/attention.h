@@ -7,21 +7,12 @@
 #include <cstdint>
 #include <span>
 
-#include "daemon/run/kv_read_ahead.h"
-#include "daemon/run/runner.h"
+#include "daemon/run/kv_reads.h"
 #include "daemon/run/stage_math.h"
 #include "storage/base/status.h"
 #include "storage/kv_cache.h"
 
 namespace thimble {
-
-// An item of the pass with its place among the rows.
-struct ActiveItem {
-  PassItem item;
-  uint32_t first_row = 0;
-  uint32_t first_logit_row = 0;
-  bool dropped = false;
-};
 
 class AttentionWalk {
  public:
@@ -29,9 +20,9 @@ class AttentionWalk {
   void Begin(const StageBuffers& b);
 
   // Does about `work_limit` multiply-adds more, in one read transaction; true when the stage is
-  // done.
+  // done. Full blocks that are not in RAM come from `source`, or the map.
   Result<bool> Step(const StageBuffers& b, std::span<const ActiveItem> items, KvCache& kv,
-                    uint64_t work_limit);
+                    KvSource& source, uint64_t work_limit);
 
  private:
   // The query heads of one KV head on one block.
@@ -39,7 +30,6 @@ class AttentionWalk {
                uint64_t* work);
   void Finish(const StageBuffers& b);
 
-  KvReadAhead read_ahead_;
   size_t item_ = 0;
   uint32_t block_ = 0;
   uint32_t head_ = 0;

@@ -37,7 +37,7 @@ class StagedRunner final : public Runner {
  public:
   StagedRunner(const Model& model, const Plan& plan, RandomAccessFile& file, KvCache& kv,
                StageStore& store, std::unique_ptr<Arena> arena,
-               std::unique_ptr<WeightReader> reader)
+               std::unique_ptr<WeightReader> reader, std::unique_ptr<KvReads> kv_reads)
       : model_(model),
         plan_(plan),
         file_(file),
@@ -45,7 +45,8 @@ class StagedRunner final : public Runner {
         arena_(std::move(arena)),
         values_{model, plan, *arena_, store},
         reader_(std::move(reader)),
-        ring_(plan, *arena_, *reader_),
+        kv_reads_(std::move(kv_reads)),
+        ring_(plan, *arena_, *reader_, kv_reads_.get()),
         room_(plan, kv, *arena_),
         embedding_(model, plan, *reader_, ring_) {
     const size_t pairs = model.rope.dimensions / 2;
@@ -63,10 +64,10 @@ class StagedRunner final : public Runner {
   StagedRunner(const StagedRunner&) = delete;
   StagedRunner& operator=(const StagedRunner&) = delete;
 
-  Status UseKvRam(ReaderBackend backend) {
+  Status UseKvRam() {
     if (plan_.kv_bytes == 0) return {};
     const auto bytes = static_cast<size_t>(plan_.kv_bytes);
-    return kv_.UseRam({arena_->Use(plan_.kv_offset, bytes), bytes}, backend);
+    return kv_.UseRam({arena_->Use(plan_.kv_offset, bytes), bytes});
   }
 
   Status Begin(std::span<const PassItem> items) override;
@@ -86,6 +87,15 @@ class StagedRunner final : public Runner {
   [[nodiscard]] size_t stage() const override { return stage_; }
   [[nodiscard]] const RunnerStats& stats() const override { return stats_; }
   [[nodiscard]] const WeightReader& reader() const override { return *reader_; }
+  [[nodiscard]] ReadStats read_stats() const override {
+    ReadStats stats = reader_->stats();
+    if (!kv_reads_) return stats;
+    const ReadStats& kv = kv_reads_->reader().stats();
+    stats.bytes += kv.bytes;
+    stats.reads += kv.reads;
+    stats.stall_ns += kv.stall_ns;
+    return stats;
+  }
   [[nodiscard]] ArenaUse arena_use() const override {
     const uint64_t resident = AlignDown(plan_.resident_offset, kReadAlignment);
     return {arena_->InRam(0, resident), arena_->InRam(resident, plan_.peak_bytes)};
@@ -113,6 +123,7 @@ class StagedRunner final : public Runner {
   const std::unique_ptr<Arena> arena_;
   const GroupValues values_;
   const std::unique_ptr<WeightReader> reader_;
+  const std::unique_ptr<KvReads> kv_reads_;
   TileRing ring_;
   ArenaRoom room_;
   EmbeddingWalk embedding_;
@@ -176,6 +187,7 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   const bool wide = n_rows_ > plan_.step_rows;
   const uint64_t values_end = wide ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
+  if (kv_reads_) kv_reads_->BeginPass(items_, last_stage_);
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, room_.Limit());
   room_.Release(values_end);
   if (wide_ && !wide && !plan_.Streams()) room_.ReleaseWideValues();
@@ -198,7 +210,6 @@ bool StagedRunner::Yield(uint64_t bytes) {
 
 void StagedRunner::Rest() {
   if (running_) return;
-  kv_.Rest();
   room_.ReleaseAll();
 }
 
@@ -313,7 +324,7 @@ Result<bool> StagedRunner::RunPart() {
     case StageKind::kEmbed:
       return embedding_.Step(buffers_, items_);
     case StageKind::kAttention:
-      return attention_.Step(buffers_, items_, kv_, kAttentionWork);
+      return attention_.Step(buffers_, items_, kv_, ring_, kAttentionWork);
     case StageKind::kSample:
       return true;
     default:
@@ -363,10 +374,10 @@ Result<bool> StagedRunner::Step() {
   }
   if (phase_ == Phase::kTiles) {
     const bool timed_by_tile = stage.tile_begin != stage.tile_end;
-    // The embedding waits for its rows itself.
-    const uint64_t begin = timed_by_tile ? 0 : NowNs() - reader_->stats().stall_ns;
+    // The embedding waits for its rows itself, and attention for keys and values.
+    const uint64_t begin = timed_by_tile ? 0 : NowNs() - read_stats().stall_ns;
     Result<bool> done = RunPart();
-    if (!timed_by_tile) stage_ns_ += NowNs() - reader_->stats().stall_ns - begin;
+    if (!timed_by_tile) stage_ns_ += NowNs() - read_stats().stall_ns - begin;
     if (!done.ok()) return fail(done.status());
     if (!*done) return false;
     phase_ = Phase::kEnd;
@@ -427,9 +438,14 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
       arena->all().first(plan.Streams() ? static_cast<size_t>(plan.step_end) : 0);
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<WeightReader> reader,
                            WeightReader::Open(file, backend, read_into));
+  // Where all weights stay and keys and values have no RAM, the page cache serves.
+  std::unique_ptr<KvReads> kv_reads;
+  if (plan.Streams() || plan.kv_bytes > 0) {
+    THIMBLE_ASSIGN_OR_RETURN(kv_reads, KvReads::Open(plan, kv, backend));
+  }
   auto runner = std::make_unique<StagedRunner>(model, plan, file, kv, store, std::move(arena),
-                                               std::move(reader));
-  THIMBLE_RETURN_IF_ERROR(runner->UseKvRam(backend));
+                                               std::move(reader), std::move(kv_reads));
+  THIMBLE_RETURN_IF_ERROR(runner->UseKvRam());
   return std::unique_ptr<Runner>(std::move(runner));
 }
 

@@ -39,7 +39,7 @@ struct PassItem {
 struct RunnerStats {
   uint64_t passes = 0;
   uint64_t rows = 0;
-  // By StageKind, waiting for weights aside. Drawing tokens (kSample) is the scheduler's.
+  // By StageKind, waiting for flash aside. Drawing tokens (kSample) is the scheduler's.
   std::array<StageHistogram, kStageKinds> stage_seconds{};
   uint64_t arena_peak_bytes = 0;  // measured: the plan's peak_bytes when all stages have run
 };
@@ -98,7 +98,10 @@ class Runner {
   // Index in plan.stages of the stage that runs or runs next.
   [[nodiscard]] virtual size_t stage() const = 0;
   [[nodiscard]] virtual const RunnerStats& stats() const = 0;
+  // Of the weights.
   [[nodiscard]] virtual const WeightReader& reader() const = 0;
+  // Of weights, keys and values.
+  [[nodiscard]] virtual ReadStats read_stats() const = 0;
   // Asks the kernel: about 0.1 ms for 64 MiB.
   [[nodiscard]] virtual ArenaUse arena_use() const { return {}; }
 };

@@ -1,9 +1,10 @@
-// The way of the weights: a ring of the arena through which streamed tiles pass. Reads are kept
-// under way ahead of use, into all of the ring but a span or two, so that the flash never waits for
-// the processor; the resident tiles pass through it once and stay. Tiles that follow one another
-// both in the pass, small ones that stay aside, and in the file are read at once. Called by: the
-// runner. Memory: the arena's, 1 byte a tile, and 4 KiB of spans; the ring itself is given back
-// once all tiles stay.
+// The way of what is read from flash: a ring of the arena through which streamed tiles pass and,
+// between them, the keys and values that have no place in RAM (kv_reads.h), in the order in which a
+// pass uses them. Reads are kept under way ahead of use, into all of the ring but a span or two, so
+// that the flash never waits for the processor; the resident tiles pass through it once and stay.
+// Tiles that follow one another both in the pass, small ones that stay aside, and in the file are
+// read at once. Called by: the runner, attention. Memory: the arena's, 1 byte a tile, and 12 KiB of
+// spans; the ring itself is given back once all tiles stay.
 //
 //   [ ... free ... | oldest span: in use | span | newest span: being read | ... free ... ]
 #pragma once
@@ -16,19 +17,21 @@
 #include "daemon/plan/plan.h"
 #include "daemon/run/arena.h"
 #include "daemon/run/cache_demotion.h"
+#include "daemon/run/kv_reads.h"
 #include "storage/base/status.h"
 #include "storage/weight_reader.h"
 
 namespace thimble {
 
-class TileRing {
+class TileRing final : public KvSource {
  public:
-  // All must outlive the ring.
-  TileRing(const Plan& plan, Arena& arena, WeightReader& reader);
+  // All must outlive the ring. `kv`: nullptr where no keys and values pass through it.
+  TileRing(const Plan& plan, Arena& arena, WeightReader& reader, KvReads* kv = nullptr);
 
   // A pass walks tiles [0, tile_end) in order; after the last one comes the next pass's first. Its
   // values end at `values_end`, and keys and values begin at `kv_begin`: resident tiles that lie
   // beyond these are streamed, and read into their place again by a pass that leaves it to them.
+  // Its keys and values are those of KvReads::BeginPass.
   void BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin);
   // In the middle of a pass, while no tile is in use: as BeginPass with another `kv_begin`.
   void Limit(uint64_t kv_begin);
@@ -37,6 +40,11 @@ class TileRing {
   // The bytes of `tile`, valid until the next Acquire; starts reading what comes next.
   // Errors: the reader's, with the tensor's name.
   Result<const std::byte*> Acquire(uint32_t tile);
+
+  // The bytes of a block of keys and values, valid until the next Acquire or Take of another one;
+  // nullptr for one that does not come through the ring. In the order of the pass, and what is
+  // passed over is forgotten; not while a tile is in use.
+  Result<const std::byte*> Take(const KvPlace& place) override;
 
   // Where the bytes of the first tile from `tile` on that is not small are, or nullptr where they
   // have not arrived, or that one is not near.
@@ -48,7 +56,9 @@ class TileRing {
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
   static constexpr int kPeekTiles = 4;
-  // Tiles [tile_begin, tile_end), read by one operation, but for small ones that are in RAM.
+  static constexpr size_t kMostSpans = 127;
+  // Tiles [tile_begin, tile_end), read by one operation, but for small ones that are in RAM; or
+  // blocks of keys and values, used before tile_begin, which is tile_end then.
   struct Span {
     uint32_t tile_begin = 0;
     uint32_t tile_end = 0;
@@ -59,6 +69,10 @@ class TileRing {
     uint64_t base = 0;   // in the ring, a multiple of kReadAlignment: of the first tile's page
     uint64_t begin = 0;  // of what is still needed
     uint64_t end = 0;
+    KvReads::Run kv;    // n > 0: keys and values
+    uint32_t pass = 0;  // kv's
+    Status status;      // kv's, once waited for
+    [[nodiscard]] bool is_kv() const { return kv.n > 0; }
   };
 
   // Whether the tile's place is its own in this pass.
@@ -76,8 +90,19 @@ class TileRing {
   // The first tile from `tile` on, in the order of passes, that must be read; kNone if there is
   // none.
   [[nodiscard]] uint32_t NextToRead(uint32_t tile) const;
-  // The tiles from `tile` on that one read brings.
+  // The tiles from `tile` on that one read brings, before the next keys and values.
   [[nodiscard]] Span SpanFrom(uint32_t tile) const;
+  [[nodiscard]] WeightReader& ReaderOf(const Span& span) const {
+    return span.is_kv() ? kv_->reader() : reader_;
+  }
+  // Whether its keys and values are behind what the pass has reached.
+  [[nodiscard]] bool IsPast(const Span& span, uint32_t tile) const {
+    return span.is_kv() && (span.pass != pass_ ? static_cast<int32_t>(span.pass - pass_) < 0
+                                               : span.tile_begin <= tile);
+  }
+  [[nodiscard]] uint64_t FreeBytes() const;
+  // The span that has the block, as an index; n_spans_ where there is none.
+  [[nodiscard]] size_t Find(const KvPlace& place) const;
   // Room for `bytes` behind the newest span; false where there is none.
   bool Place(uint64_t bytes, uint64_t* begin) const;
   Status Start(Span span);
@@ -85,11 +110,21 @@ class TileRing {
   // Of a tile of the span.
   [[nodiscard]] const std::byte* BytesOf(const Span& span, uint32_t tile) const;
   void DropOldest();
-  // The places of tiles have changed: what was read ahead may lack a small one.
-  void DropAll();
+  // Nothing is read ahead of a pass: the last one ended early, or the places of tiles have changed
+  // and what was read ahead may lack a small one.
+  void StartOver();
+  // Keys and values that have arrived give back the reader's operations; whether it takes another.
+  bool KvReaderTakesMore();
   // Starts reads while the ring has room.
   void Prefetch();
   void StartWhileThereIsRoom();
+  [[nodiscard]] bool MayStartTile(uint32_t tile) const;
+  bool StartTiles(uint32_t tile, bool* polled);
+  bool StartKv(bool* polled);
+  bool MakeRoom(uint64_t bytes, uint64_t* base, bool* polled);
+  // Before what was used last may be read over.
+  void DemoteUsed();
+  void ReleaseIfDone();
   // Whether `bytes` more may be under way: two reads may, of more all of the ring but a span, or
   // two where it has five, so that there is room for the next ones when these arrive, and the flash
   // goes on at once. A virtual disk that serves its queue in one go tells of no read before all
@@ -101,19 +136,22 @@ class TileRing {
   const Plan& plan_;
   Arena& arena_;
   WeightReader& reader_;
+  KvReads* const kv_;
   std::vector<uint8_t> loaded_;  // resident tiles that have been read
   std::byte* const ring_;
   uint32_t pass_end_ = 0;
   uint64_t values_end_ = 0;
   uint64_t kv_begin_ = UINT64_MAX;
-  uint32_t next_ = 0;  // where to look for the next tile to read
-  // The runner reads embedding rows beside: one operation is left to it.
-  std::array<Span, WeightReader::kMaxInFlight - 1> spans_;
+  uint32_t pass_ = 0;
+  uint32_t next_ = 0;   // where to look for the next tile to read
+  uint32_t round_ = 0;  // of next_: 1 once it is the next pass's
+  std::array<Span, kMostSpans> spans_;
   size_t oldest_ = 0;
   size_t n_spans_ = 0;
-  size_t n_to_load_ = 0;  // tiles of the model that are not in RAM for good
+  size_t n_tile_spans_ = 0;  // the runner reads embedding rows beside: one operation is left to it
+  size_t n_to_load_ = 0;     // tiles of the model that are not in RAM for good
   CacheDemotion demotion_;
-  const std::byte* used_ = nullptr;  // the streamed tile that was acquired last, and its bytes
+  const std::byte* used_ = nullptr;  // what of the ring was given out last, and its bytes
   uint64_t used_bytes_ = 0;
 };
 

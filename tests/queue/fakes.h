@@ -30,6 +30,7 @@ class FakeRunner final : public Runner {
   [[nodiscard]] size_t stage() const override { return 0; }
   [[nodiscard]] const RunnerStats& stats() const override { return stats_; }
   [[nodiscard]] const WeightReader& reader() const override;
+  [[nodiscard]] ReadStats read_stats() const override { return {}; }
 
   struct Row {
     int32_t first_prompt_token;  // names the request in these tests

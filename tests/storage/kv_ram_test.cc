@@ -10,7 +10,6 @@
 #include "storage/base/bytes.h"
 #include "storage/encoding.h"
 #include "storage/kv_pool.h"
-#include "storage/kv_stream.h"
 #include "storage/kv_tail.h"
 #include "tests/storage/kv_test_util.h"
 #include "tests/storage/page_cache.h"
@@ -23,7 +22,7 @@ constexpr uint32_t kBlock = kKvBlockTokens;
 class KvRamTest : public testing::Test {
  protected:
   KvRamTest() {
-    memory_ = static_cast<std::byte*>(std::aligned_alloc(kReadAlignment, kMiB));
+    memory_ = static_cast<std::byte*>(std::aligned_alloc(4096, kMiB));
     std::memset(memory_, 0x5a, kMiB);
   }
   ~KvRamTest() override {
@@ -56,22 +55,9 @@ class KvRamTest : public testing::Test {
     ASSERT_OK(kv_->BringRows({&rows, 1}));
     ASSERT_OK(AppendAll(*kv_, sequence, tokens));
     for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
-      ASSERT_EQ(ReadLayer(sequence, tokens, layer), "");
+      ASSERT_EQ(CheckLayer(*kv_, sequence, tokens, layer), "");
     }
     ASSERT_OK(Commit(*kv_, sequence, tokens));
-  }
-
-  // As attention does: what is not in RAM is asked for ahead.
-  std::string ReadLayer(const KvSequence& sequence, std::span<const int32_t> pending,
-                        uint32_t layer) {
-    if (KvStream* stream = kv_->stream()) {
-      const auto reader = KvCache::Reader::Begin(*kv_);
-      if (!reader.ok()) return reader.status().ToString();
-      for (uint32_t b = 0; b < sequence.blocks.size() && stream->room() > 0; ++b) {
-        reader->ReadAhead(sequence, layer, b);
-      }
-    }
-    return CheckLayer(*kv_, sequence, pending, layer);
   }
 
   std::span<const int32_t> Part(size_t begin, size_t n) const {
@@ -112,7 +98,8 @@ TEST_F(KvRamTest, WhatWasStoredFromRamIsThereForTheNextSequenceAndTheNextProcess
   KvSequence again = Open(tokens_);
   EXPECT_EQ(again.n_tokens, 2 * kBlock);
   RunPass(again, Part(64, 3));  // fills the copies
-  EXPECT_EQ(kv_->stats().ram_blocks, 3U + 2U) << "two copies, rows, and what was on its way";
+  EXPECT_EQ(kv_->stats().ram_blocks, 3U) << "two copies, and rows";
+  EXPECT_FALSE(kv_->HasBlocksOutsideRam(again));
   RunPass(again, Part(67, 1));
   EXPECT_EQ(kv_->stats().ram_blocks, 3U);
   ASSERT_OK(kv_->CloseSequence(again));
@@ -146,30 +133,6 @@ TEST_F(KvRamTest, MoreBlocksThanPlacesComeBackRightInPassesOfAnySize) {
       kv_.reset();
     }
   }
-}
-
-TEST_F(KvRamTest, SeveralSlotsAreLentWhereManyBlocksAreMissingAndTakenBackAtRest) {
-  Use(9);
-  KvSequence sequence = Open(tokens_);
-  size_t most_buffers = 0;
-  for (size_t at = 0; at + 33 <= tokens_.size(); at += 33) {
-    RunPass(sequence, Part(at, 33));
-    if (const KvStream* stream = kv_->stream()) {
-      most_buffers = std::max(most_buffers, stream->buffers());
-      EXPECT_EQ(stream->buffers() % stream->BuffersIn(slot_bytes_), 0U);
-      EXPECT_LE(stream->buffers() / stream->BuffersIn(slot_bytes_), 9U / 3) << "a third";
-    }
-  }
-  KvStream* stream = kv_->stream();
-  ASSERT_NE(stream, nullptr);
-  EXPECT_EQ(most_buffers, 3 * stream->BuffersIn(slot_bytes_));
-  const uint64_t before = kv_->stats().ram_blocks;
-  kv_->Rest();
-  EXPECT_EQ(kv_->stream(), nullptr);
-  EXPECT_EQ(kv_->stats().ram_blocks, before - 3);
-  RunPass(sequence, Part(396, 2));
-  EXPECT_EQ(CheckAll(*kv_, sequence), "");
-  ASSERT_OK(kv_->CloseSequence(sequence));
 }
 
 TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
@@ -284,30 +247,6 @@ TEST_F(KvRamTest, WhatLayInTheFileBeforeIsKeptInThePageCacheWhereAsked) {
   }
 }
 
-TEST_F(KvRamTest, RowsLeaveASlotToBlocksOnTheirWay) {
-  Use(3);
-  std::vector<KvSequence> sequences;
-  for (int32_t i = 0; i < 4; ++i) {
-    const std::vector<int32_t> tokens = Prompt(100, 1000 * (i + 1));
-    sequences.push_back(Open(tokens));
-    RunPass(sequences.back(), std::span(tokens).first(2 * kBlock + 3));
-  }
-  std::vector<KvPassRows> rows;
-  rows.reserve(sequences.size());
-  for (KvSequence& sequence : sequences) rows.push_back({&sequence, 1});
-  ASSERT_OK(kv_->PlaceInRam(rows, memory_));
-  ASSERT_OK(kv_->BringRows(rows));
-  EXPECT_NE(kv_->stream(), nullptr);
-  size_t in_ram = 0;
-  for (const KvSequence& sequence : sequences) in_ram += kv_->AppendsToDisk(sequence, 1) ? 0 : 1;
-  EXPECT_EQ(in_ram, 2U);
-  for (KvSequence& sequence : sequences) {
-    EXPECT_EQ(CheckAll(*kv_, sequence), "");
-    ASSERT_OK(kv_->CloseSequence(sequence));
-  }
-  EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
-}
-
 TEST_F(KvRamTest, RamThatIsTakenBackLosesNothing) {
   Use(3);
   KvSequence sequence = Open(tokens_);
@@ -382,25 +321,6 @@ TEST(KvPool, CopiesGiveWayToRowsAndToOtherCopiesOnlyWhenNotUsedForLong) {
   pool.FreeSequence(1);
   pool.BeginPass(memory.data() + 1);
   EXPECT_EQ(pool.ClaimForRows(3, 1), nullptr) << "the free slot is the pass's own";
-}
-
-TEST(KvPool, WhatIsLentGivesWayToRowsAlone) {
-  const KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-  alignas(64) std::array<std::byte, 4096> memory{};
-  const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape));
-  KvPool pool(shape, std::span(memory).first(2 * slot_bytes));
-  pool.BeginPass(memory.data());
-  KvPool::Slot* lent = pool.ClaimForStream(0);
-  ASSERT_NE(lent, nullptr);
-  EXPECT_EQ(pool.ClaimForStream(0), lent) << "it is lent already";
-  ASSERT_NE(pool.ClaimForStream(1), nullptr);
-  for (int pass = 0; pass < 20; ++pass) pool.BeginPass(memory.data());
-  EXPECT_EQ(pool.ClaimForStream(2), nullptr);
-  EXPECT_EQ(pool.ClaimForCopy(1, 0), nullptr);
-  EXPECT_NE(pool.ClaimForRows(1, 0), nullptr);
-  EXPECT_NE(pool.ClaimForRows(1, 1), nullptr);
-  EXPECT_EQ(pool.Lent(0), nullptr);
-  EXPECT_EQ(pool.Lent(1), nullptr);
 }
 
 }  // namespace
