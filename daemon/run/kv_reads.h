@@ -5,10 +5,10 @@
 //
 // A block that an open sequence uses is neither moved nor freed by LMDB where its layers have pages
 // of their own, so that its bytes may be read from the file without a transaction, past the page
-// cache; smaller ones come from the map. Through LMDB's map each 4 KiB
-// would be waited for, and a group that is full would have to throw a page out for it: measured
-// with eight requests of SmolLM2-135M's shape at 24 MiB, 20 MB a pass at 0.13 GB/s. What is not
-// read ahead is found there still. Called by: the runner, TileRing. Memory: 12 bytes a layer.
+// cache; smaller ones come from the map. There each 4 KiB would be waited for, and a group that is
+// full would have to throw a page out for it: measured with eight requests of SmolLM2-135M's shape
+// at 24 MiB, 20 MB a pass at 0.13 GB/s. What is not read ahead is found there still. Called by: the
+// runner, TileRing. Memory: 12 bytes a layer, 8 a request.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,7 @@ class KvReads {
   struct Run {
     KvPlace first;
     uint32_t n = 0;
-    uint64_t offset =
-        0;  // of the first one in the file; the next ones lie Pitch() behind one another
+    uint64_t offset = 0;  // of the first one in the file; the next ones lie Pitch() further on
   };
   // The most that neighbours are read together: past this, reads get no faster.
   static constexpr uint64_t kMostTogetherBytes = uint64_t{256} << 10;

@@ -64,14 +64,14 @@ class TileRing final : public KvSource {
     uint32_t tile_end = 0;
     uint32_t ticket = 0;
     bool pending = false;      // not waited for yet
-    bool used_up = false;      // its last tile was acquired
+    bool used_up = false;      // its last tile was acquired, or its last block taken
     uint64_t file_offset = 0;  // of the first tile
     uint64_t base = 0;   // in the ring, a multiple of kReadAlignment: of the first tile's page
     uint64_t begin = 0;  // of what is still needed
     uint64_t end = 0;
     KvReads::Run kv;    // n > 0: keys and values
     uint32_t pass = 0;  // kv's
-    Status status;      // kv's, once waited for
+    Status status;      // once waited for
     [[nodiscard]] bool is_kv() const { return kv.n > 0; }
   };
 
