@@ -161,8 +161,11 @@ void TileRing::DropOldest() {
   span = {};
   oldest_ = (oldest_ + 1) % spans_.size();
   --n_spans_;
-  if (!is_kv) --n_tile_spans_;
-  if (is_kv) ReleaseIfDone();
+  if (is_kv) {
+    ReleaseIfDone();
+  } else {
+    --n_tile_spans_;
+  }
 }
 
 void TileRing::StartOver() {
@@ -223,7 +226,7 @@ bool TileRing::MakeRoom(uint64_t bytes, uint64_t* base, bool* polled) {
   if (MayStart(bytes)) return true;
   if (std::exchange(*polled, true)) return false;
   reader_.Poll();
-  if (kv_ != nullptr) kv_->reader().Poll();
+  if (kv_ != nullptr && kv_->active()) kv_->reader().Poll();
   return MayStart(bytes);
 }
 
