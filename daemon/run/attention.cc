@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "daemon/run/kernels.h"
-#include "daemon/run/kv_quant.h"
 
 namespace thimble {
 namespace {
@@ -52,8 +51,8 @@ Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
   if (b.kv_type == KvType::kQ8_0) {
     const size_t n_known = std::min<size_t>(kKvBlockTokens, n_total - first_token);
     uint16_t* values = scratch + kKvBlockTokens * head_dim;
-    DequantizeKv(kv.keys, n_known, head_dim, scratch);
-    DequantizeKv(kv.values, n_known, head_dim, values);
+    Q8ToHalf(kv.keys, n_known * head_dim, scratch);
+    Q8ToHalf(kv.values, n_known * head_dim, values);
     kv = {scratch, values};
   }
   const uint32_t n_heads = head_end - head_;

@@ -34,8 +34,4 @@ void QuantizeKv(const float* x, size_t n, uint16_t* out) {
   }
 }
 
-void DequantizeKv(const uint16_t* in, size_t n_vectors, size_t n, uint16_t* out) {
-  Q8ToHalf(in, n_vectors * n, out);
-}
-
 }  // namespace thimble
