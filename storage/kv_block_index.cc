@@ -12,7 +12,6 @@
 
 #include "storage/base/bytes.h"
 #include "storage/encoding.h"
-#include "storage/weight_reader.h"
 
 namespace thimble {
 namespace {
@@ -289,9 +288,7 @@ bool KvLayerHasOwnPages(const KvShape& shape) {
 }
 
 uint64_t KvLayerFileBytes(const KvShape& shape) {
-  const uint64_t value = shape.BlockHalves() * sizeof(uint16_t);
-  if (KvLayerHasOwnPages(shape)) return AlignUp(value + kPageHeaderBytes, PageBytes());
-  return AlignUp(value + kReadAlignment - 1, kReadAlignment);  // anywhere in a page
+  return AlignUp(shape.BlockHalves() * sizeof(uint16_t) + kPageHeaderBytes, PageBytes());
 }
 
 uint64_t KvBlockFileBytes(const KvShape& shape) {

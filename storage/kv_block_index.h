@@ -54,8 +54,8 @@ uint64_t KvBlockFileBytes(const KvShape& shape);
 // block is in use; smaller values move with their neighbours.
 bool KvLayerHasOwnPages(const KvShape& shape);
 
-// Of LMDB's file what has to be read for one layer of a block, aligned outward: kReadAlignment of
-// storage/weight_reader.h. Where layers have pages of their own, neighbours lie so far apart.
+// Of LMDB's file what one layer of a block with pages of its own takes; neighbours lie so far
+// apart.
 uint64_t KvLayerFileBytes(const KvShape& shape);
 
 using KvBlockName = std::array<uint8_t, 16>;
