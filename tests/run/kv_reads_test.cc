@@ -47,9 +47,10 @@ class NoWeights final : public WeightReader {
 // A real reader that can fail.
 class FailingReader final : public WeightReader {
  public:
-  FailingReader(std::unique_ptr<WeightReader> reader, const bool* fail)
-      : reader_(std::move(reader)), fail_(fail) {}
+  FailingReader(std::unique_ptr<WeightReader> reader, const bool* fail, const bool* refuse)
+      : reader_(std::move(reader)), fail_(fail), refuse_(refuse) {}
   Result<uint32_t> Start(uint64_t offset, uint64_t bytes, std::byte* buffer) override {
+    if (*refuse_) return UnavailableError("Bad file descriptor");
     ++stats_.reads;
     stats_.bytes += bytes;
     return reader_->Start(offset, bytes, buffer);
@@ -67,6 +68,7 @@ class FailingReader final : public WeightReader {
  private:
   std::unique_ptr<WeightReader> reader_;
   const bool* fail_;
+  const bool* refuse_;
 };
 
 class KvReadsTest : public testing::Test {
@@ -98,8 +100,9 @@ class KvReadsTest : public testing::Test {
     ASSERT_OK(file.status());
     auto reader = WeightReader::Open(**file, ReaderBackend::kAuto, {});
     ASSERT_OK(reader.status());
-    reads_ = std::make_unique<KvReads>(plan_, *kv_, std::move(*file),
-                                       std::make_unique<FailingReader>(std::move(*reader), &fail_));
+    reads_ = std::make_unique<KvReads>(
+        plan_, *kv_, std::move(*file),
+        std::make_unique<FailingReader>(std::move(*reader), &fail_, &refuse_));
     ring_ = std::make_unique<TileRing>(plan_, *arena_, weights_, reads_.get());
   }
 
@@ -197,6 +200,7 @@ class KvReadsTest : public testing::Test {
   std::unique_ptr<Arena> arena_;
   NoWeights weights_;
   bool fail_ = false;
+  bool refuse_ = false;
   std::unique_ptr<KvReads> reads_;
   std::unique_ptr<TileRing> ring_;
   std::vector<std::unique_ptr<KvSequence>> sequences_;
@@ -356,6 +360,21 @@ TEST_F(KvReadsTest, WithoutACeilingTheRingIsGivenBackBehindThem) {
     EXPECT_EQ(from_map_, 0U);
     EXPECT_EQ(arena_->InRam(0, ring_pages), 0U);
   }
+}
+
+TEST_F(KvReadsTest, AReaderThatRefusesLeavesThePassToTheMap) {
+  Make(0);
+  const KvSequence& sequence = Add(1000, 200, 64);
+  refuse_ = true;
+  Begin(All());
+  ASSERT_EQ(Walk(), "");
+  EXPECT_EQ(from_map_, sequence.blocks.size() * kShape.n_layers);
+  EXPECT_EQ(reads_->reader().stats().reads, 0U);
+  refuse_ = false;
+  from_map_ = 0;
+  Begin(All());
+  ASSERT_EQ(Walk(), "");
+  EXPECT_EQ(from_map_, 0U);
 }
 
 TEST_F(KvReadsTest, AFailedReadReachesAttentionAndTheNextPassWorks) {
