@@ -10,7 +10,7 @@ namespace thimble {
 
 // What the control group holds besides the arena, measured on amd64 with SmolLM2-135M at ceilings
 // of 16, 24 and 64 MiB:
-//  - the program's own pages that stay in use, locked: 3.0 to 3.4 MiB (program_pages.h);
+//  - the program's own pages that stay in use, locked: 2.2 to 2.6 MiB (program_pages.h);
 //  - shared libraries' pages, not locked: 1.5 to 2 MiB where nobody outside the group has them in
 //    RAM, as in a container of its own;
 //  - the heap, stacks and LMDB's dirty pages: 1.2 MiB anonymous; 32 connections
