@@ -151,7 +151,8 @@ WorkLayout LayoutWork(const Model& model, const Stage& stage, const std::vector<
       if (model.position_embedding != nullptr) {
         layout.read_bytes = std::max(layout.read_bytes, read_bytes(model.position_embedding));
       }
-      Take(&layout, kEmbedReads * layout.read_bytes);
+      Take(&layout,
+           std::min<uint64_t>(rows, kEmbedRowsTogether) * EmbedReads(model) * layout.read_bytes);
       layout.row = Take(&layout, hidden_bytes);
       break;
     }

@@ -59,7 +59,8 @@ StageAccess AccessOf(const Stage& stage);
 // What a stage needs beside its values and weights, as offsets into its work buffer; all aligned to
 // 64 bytes (kEmbed's to 4096, for direct reading).
 struct WorkLayout {
-  // kEmbed: kEmbedReads read buffers of read_bytes each, then a float row [hidden_size]
+  // kEmbed: read buffers of read_bytes each [rows read together][EmbedReads], then a float row
+  // [hidden_size]
   // norms: weight, row: float [hidden_size] each
   // kQkv: keys, values: float [rows][kv heads of the stage x head_dim]; kv_rows: half
   // [rows][n_kv_heads][2][head_dim] kAttention: states [heads of the stage][rows]; one KV block:
@@ -74,7 +75,14 @@ struct WorkLayout {
   uint64_t kv_block_bytes = 0;  // of `bytes`
   uint64_t bytes = 0;
 };
-inline constexpr uint32_t kEmbedReads = 2;  // token and position
+// Rows of the embedding that are read at once: each is a small read, which takes the device as long
+// as hundreds of KiB.
+inline constexpr uint32_t kEmbedRowsTogether = 8;
+// Reads of a row: the token's, and the position's where the model has such.
+inline constexpr uint32_t kMostEmbedReads = 2;
+inline uint32_t EmbedReads(const Model& model) {
+  return model.position_embedding != nullptr ? kMostEmbedReads : 1;
+}
 WorkLayout LayoutWork(const Model& model, const Stage& stage, const std::vector<Tile>& tiles,
                       uint64_t rows, uint64_t logit_rows);
 

@@ -231,7 +231,9 @@ bool TileRing::MakeRoom(uint64_t bytes, uint64_t* base, bool* polled) {
 }
 
 bool TileRing::StartTiles(uint32_t tile, bool* polled) {
-  if (n_tile_spans_ == WeightReader::kMaxInFlight - 1) return false;
+  if (n_tile_spans_ >= WeightReader::kMaxInFlight - kEmbedRowsTogether * kMostEmbedReads) {
+    return false;
+  }
   Span span = SpanFrom(tile);
   const uint64_t bytes = span.end;
   if (!MakeRoom(bytes, &span.base, polled)) return false;

@@ -148,7 +148,7 @@ class TileRing final : public KvSource {
   std::array<Span, kMostSpans> spans_;
   size_t oldest_ = 0;
   size_t n_spans_ = 0;
-  size_t n_tile_spans_ = 0;  // the runner reads embedding rows beside: one operation is left to it
+  size_t n_tile_spans_ = 0;  // the embedding's rows are read beside: their operations are left
   size_t n_to_load_ = 0;     // tiles of the model that are not in RAM for good
   CacheDemotion demotion_;
   const std::byte* used_ = nullptr;  // what of the ring was given out last, and its bytes
