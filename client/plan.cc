@@ -53,6 +53,7 @@ Result<PlanView> PlanOfDaemon(Client& client) {
   if (status.ceiling_bytes() > 0) view.ceiling = FormatBytes(status.ceiling_bytes());
   view.granularity = plan.granularity();
   view.budget_bytes = plan.budget_bytes();
+  view.spare_bytes = plan.spare_bytes();
   view.stages = plan.stages_total();
   view.rows = plan.rows();
   view.tile_bytes = plan.tile_bytes();

@@ -51,6 +51,7 @@ std::string PlanJson(const PlanView& plan) {
       .Add("architecture", plan.architecture)
       .Add("granularity", plan.granularity)
       .Add("budget_bytes", plan.budget_bytes)
+      .Add("spare_bytes", plan.spare_bytes)
       .Add("stages", plan.stages)
       .Add("rows", plan.rows)
       .Add("tile_bytes", plan.tile_bytes)
@@ -70,10 +71,14 @@ std::string PlanText(const PlanView& plan) {
   AddLine(text, "model",
           plan.model + " (" + plan.architecture + ", " + std::to_string(plan.layers) + " layers, " +
               FormatBytes(plan.model_bytes) + " of weights a pass)");
-  AddLine(text, "ceiling",
-          plan.ceiling.empty()
-              ? "none"
-              : plan.ceiling + ", of which " + FormatBytes(plan.budget_bytes) + " for buffers");
+  std::string ceiling = "none";
+  if (!plan.ceiling.empty()) {
+    ceiling = plan.ceiling + ", of which " + FormatBytes(plan.budget_bytes) + " for buffers";
+    if (plan.spare_bytes > 0) {
+      ceiling += " and up to " + FormatBytes(plan.spare_bytes) + " more while its group has room";
+    }
+  }
+  AddLine(text, "ceiling", ceiling);
   AddLine(text, "granularity",
           plan.granularity + ": " + std::to_string(plan.stages) + " stages in " +
               std::to_string(plan.groups.size()) + " groups");

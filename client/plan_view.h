@@ -18,6 +18,7 @@ struct PlanView {
   std::string ceiling;  // "64M"; empty: none
   std::string granularity;
   uint64_t budget_bytes = 0;  // 0: no ceiling
+  uint64_t spare_bytes = 0;
   uint64_t stages = 0;
   uint32_t rows = 0;
   uint64_t tile_bytes = 0;

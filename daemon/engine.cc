@@ -117,6 +117,7 @@ Status Engine::OpenState(const Config& config) {
     THIMBLE_ASSIGN_OR_RETURN(const uint64_t used, state_.cache->UsedBytes());
     kv_->KeepPageCache(used);
   }
+  if (pressure_) pressure_->SetRelief([this] { kv_->ReleasePages(); });
   THIMBLE_ASSIGN_OR_RETURN(store_, StageStore::Open(*state_.cache));
   THIMBLE_ASSIGN_OR_RETURN(journal_, Journal::Open(*state_.journal));
   return {};
@@ -126,6 +127,7 @@ Status Engine::MakePlanFor(const Config& config) {
   PlanOptions options;
   options.budget_bytes =
       ceiling_->ceiling_bytes() == UINT64_MAX ? UINT64_MAX : BudgetBytes(ceiling_->ceiling_bytes());
+  if (pressure_) options.spare_bytes = SpareBytes(ceiling_->ceiling_bytes());
   options.granularity = config.granularity;
   // A prompt's chunk shares the pass with the tokens of other requests, and lies over the resident
   // set for as long as it is computed.
@@ -143,6 +145,7 @@ Status Engine::MakePlanFor(const Config& config) {
       .Add("groups", plan_.groups.size())
       .Add("rows", plan_.max_rows)
       .AddBytes("budget", options.budget_bytes)
+      .AddBytes("spare", plan_.options.spare_bytes)
       .AddBytes("peak", plan_.peak_bytes)
       .AddBytes("resident", plan_.resident_bytes)
       .AddBytes("read_per_pass", plan_.pass_bytes);
@@ -215,17 +218,25 @@ void Engine::Rest() {
 
 std::chrono::milliseconds Engine::KeepRoom() {
   if (!pressure_) return std::chrono::milliseconds::max();
+  const uint64_t spare = plan_.options.spare_bytes;
+  // Who idles looks seldom, and has no use for the spare.
+  const bool idle = !scheduler_->HasWork();
+  const uint64_t at_rest = idle ? runner_->SpareInUse() : 0;
+  const auto with_spare = [&](uint64_t yielded) { return std::max(yielded, at_rest); };
+  pressure_->SetSpare(spare, scheduler_->status().active);
   const uint64_t before = pressure_->yielded_bytes();
   // What the gauge says next counts on what it has said.
-  if (!runner_->Yield(before)) return pressure_->IdlePeriod();
-  const uint64_t wanted = pressure_->Yield(
-      MovableBytes(plan_),
-      [this](uint64_t yielded, uint64_t enough) { return runner_->Growth(yielded, enough); });
-  runner_->Yield(wanted);
-  if ((wanted > 0) != (before > 0)) {
-    LogLine(wanted > 0 ? LogLevel::kNotice : LogLevel::kInfo, "pressure")
-        .Add("note", wanted > 0 ? "the control group is nearly full: resident weights give way"
-                                : "the resident weights have their room again")
+  if (!runner_->Yield(with_spare(before))) return pressure_->IdlePeriod();
+  const uint64_t wanted =
+      pressure_->Yield(MovableBytes(plan_), [&](uint64_t yielded, uint64_t enough) {
+        return runner_->Growth(with_spare(yielded), enough);
+      });
+  runner_->Yield(with_spare(wanted));
+  if ((wanted > spare) != (before > spare)) {
+    const bool pressed = wanted > spare;
+    LogLine(pressed ? LogLevel::kNotice : LogLevel::kInfo, "pressure")
+        .Add("note", pressed ? "the control group is nearly full: resident weights give way"
+                             : "the resident weights have their room again")
         .AddBytes("left", pressure_->left_bytes());
   }
   return pressure_->IdlePeriod();
@@ -259,7 +270,9 @@ DaemonStatus Engine::Describe() const {
   status.arena_peak_bytes = run.arena_peak_bytes;
   status.resident_bytes = plan_.resident_bytes;
   if (pressure_) {
-    status.yielded_bytes = std::min(pressure_->yielded_bytes(), MovableBytes(plan_));
+    const uint64_t spare = plan_.options.spare_bytes;
+    const uint64_t yielded = pressure_->yielded_bytes();
+    status.yielded_bytes = std::min(yielded - std::min(yielded, spare), MovableBytes(plan_));
   }
   status.granularity = GranularityName(plan_.options.granularity);
   status.groups = static_cast<uint32_t>(plan_.groups.size());

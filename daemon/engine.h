@@ -58,8 +58,9 @@ class Engine final : public StatusSource {
   // program's files nobody has mapped, free pages of the heap. Takes a millisecond.
   void Rest();
   // Gives resident weights up where the group gets close to its limit, and takes them back after
-  // that. To be called in every turn of the event loop; returns how long an idle one may take,
-  // the longest time there is where no group is watched.
+  // that; while there is nothing to do, all of the plan's spare. To be called in every turn of the
+  // event loop; returns how long an idle one may take, the longest time there is where no group is
+  // watched.
   std::chrono::milliseconds KeepRoom();
 
   [[nodiscard]] DaemonStatus Describe() const override;

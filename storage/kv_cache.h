@@ -104,10 +104,18 @@ class KvCache {
   Status UseRam(std::span<std::byte> memory);
   // Before a pass of these rows, which needs the RAM before `from` itself: places for the blocks
   // that the rows fall into and, as room is left, for copies of those before them. What had its
-  // place before `from` goes to LMDB. RESOURCE_EXHAUSTED where that has no room.
-  Status PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from);
-  // After it, when what lay in these places before is known to be gone: what the tails have of the
-  // blocks that the rows fall into.
+  // place before `from` goes to LMDB. What lies before `sure_from` may have to give way in a later
+  // pass, which for rows means writes: they get places behind it as long as there are some.
+  // RESOURCE_EXHAUSTED where LMDB has no room.
+  Status PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from,
+                    const std::byte* sure_from);
+  // At any time between two steps: copies that lie before `from` are dropped, and attention finds
+  // the blocks on flash; `freed` is told what RAM they had.
+  void GiveWay(const std::byte* from, const std::function<void(std::span<std::byte>)>& freed);
+  // The pages that LMDB's map has in RAM, at any time between two steps.
+  void ReleasePages() { env_.ReleasePageCache(kept_bytes_); }
+  // After PlaceInRam, when what lay in these places before is known to be gone: what the tails have
+  // of the blocks that the rows fall into.
   Status BringRows(std::span<const KvPassRows> rows);
   // Where the blocks in RAM begin: what lies before may serve other things until the next
   // PlaceInRam. nullptr without RAM.

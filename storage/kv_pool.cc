@@ -1,5 +1,6 @@
 #include "storage/kv_pool.h"
 
+#include <algorithm>
 #include <cstddef>
 
 #include "storage/base/bytes.h"
@@ -27,14 +28,20 @@ KvPool::KvPool(const KvShape& shape, std::span<std::byte> memory)
   for (size_t i = 0; i < slots_.size(); ++i) {
     slots_[i].memory = memory.data() + memory.size() - (i + 1) * slot_bytes_;
   }
-  n_usable_ = slots_.size();
+  n_usable_ = n_sure_ = slots_.size();
   places_.reserve(slots_.size());
 }
 
-void KvPool::BeginPass(const std::byte* from) {
+size_t KvPool::CountFrom(const std::byte* from) const {
+  size_t n = 0;
+  while (n < slots_.size() && slots_[n].memory >= from) ++n;
+  return n;
+}
+
+void KvPool::BeginPass(const std::byte* from, const std::byte* sure_from) {
   ++pass_;
-  n_usable_ = 0;
-  while (n_usable_ < slots_.size() && slots_[n_usable_].memory >= from) ++n_usable_;
+  n_usable_ = CountFrom(from);
+  n_sure_ = std::min(n_usable_, CountFrom(sure_from));
 }
 
 KvPool::Slot* KvPool::Find(uint64_t sequence, uint32_t block) {
@@ -43,16 +50,19 @@ KvPool::Slot* KvPool::Find(uint64_t sequence, uint32_t block) {
 }
 
 KvPool::Slot* KvPool::ClaimForRows(uint64_t sequence, uint32_t block) {
-  return Claim(sequence, block, UINT64_MAX, Holds::kRows);
+  Slot* sure = Claim(sequence, block, UINT64_MAX, Holds::kRows, n_sure_);
+  return sure != nullptr ? sure : Claim(sequence, block, UINT64_MAX, Holds::kRows, n_usable_);
 }
 
 KvPool::Slot* KvPool::ClaimForCopy(uint64_t sequence, uint32_t block) {
-  return Claim(sequence, block, pass_ > kUnusedPasses ? pass_ - kUnusedPasses : 0, Holds::kCopy);
+  return Claim(sequence, block, pass_ > kUnusedPasses ? pass_ - kUnusedPasses : 0, Holds::kCopy,
+               n_usable_);
 }
 
-KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_pass, Holds holds) {
+KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_pass, Holds holds,
+                            size_t n) {
   Slot* best = nullptr;
-  for (size_t i = 0; i < n_usable_; ++i) {
+  for (size_t i = 0; i < n; ++i) {
     Slot& slot = slots_[i];
     if (slot.holds == Holds::kNothing) {
       best = &slot;

@@ -43,8 +43,9 @@ class KvPool {
   // As many slots as `memory`, aligned to 64 bytes, has room for.
   KvPool(const KvShape& shape, std::span<std::byte> memory);
 
-  // A new pass, which needs what lies before `from` itself: slots below are not given to it.
-  void BeginPass(const std::byte* from);
+  // A new pass, which needs what lies before `from` itself: slots below are not given to it. Those
+  // from `sure_from` on are for rows first.
+  void BeginPass(const std::byte* from, const std::byte* sure_from);
   [[nodiscard]] uint64_t pass() const { return pass_; }
 
   // The slot of that block, or nullptr.
@@ -54,8 +55,9 @@ class KvPool {
   }
 
   // A slot for a block that has none, used by this pass; nullptr where there is none to be had.
-  // For rows any copy gives way, the one that was not used for longest first; for a copy only those
-  // that no pass has used for a while: a set that changed with every pass would never be hit.
+  // For rows any copy gives way, the one that was not used for longest first, of those in sure
+  // slots before others; for a copy only those that no pass has used for a while: a set that
+  // changed with every pass would never be hit.
   Slot* ClaimForRows(uint64_t sequence, uint32_t block);
   Slot* ClaimForCopy(uint64_t sequence, uint32_t block);
 
@@ -69,13 +71,16 @@ class KvPool {
 
  private:
   static uint64_t Place(uint64_t sequence, uint32_t block) { return (sequence << 24) | block; }
-  Slot* Claim(uint64_t sequence, uint32_t block, uint64_t before_pass, Holds holds);
+  // Of slots [0, n).
+  Slot* Claim(uint64_t sequence, uint32_t block, uint64_t before_pass, Holds holds, size_t n);
+  [[nodiscard]] size_t CountFrom(const std::byte* from) const;
 
   const uint64_t layer_bytes_;
   const size_t slot_bytes_;
   const std::byte* const end_;
   std::vector<Slot> slots_;  // by falling address
   size_t n_usable_ = 0;      // of them, in this pass
+  size_t n_sure_ = 0;        // of these
   uint64_t pass_ = 0;
   std::unordered_map<uint64_t, size_t> places_;  // slots in use, by sequence and block
 };

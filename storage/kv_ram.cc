@@ -33,7 +33,8 @@ Status KvCache::UseRam(std::span<std::byte> memory) {
   return {};
 }
 
-Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from) {
+Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* from,
+                           const std::byte* sure_from) {
   if (!ram_) return {};
   if (std::exchange(release_again_, false)) env_.ReleasePageCache(kept_bytes_);
   for (KvPool::Slot& slot : ram_->slots()) {
@@ -41,7 +42,7 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
     if (slot.holds == KvPool::Holds::kRows) THIMBLE_RETURN_IF_ERROR(RowsToTail(slot));
     ram_->Free(slot);
   }
-  ram_->BeginPass(from);
+  ram_->BeginPass(from, sure_from);
   const auto blocks_of = [](const KvPassRows& r) { return r.sequence->n_tokens / kKvBlockTokens; };
   for (const KvPassRows& r : rows) {
     for (uint32_t block = 0; block < blocks_of(r); ++block) {
@@ -62,6 +63,17 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
     }
   }
   return {};
+}
+
+void KvCache::GiveWay(const std::byte* from,
+                      const std::function<void(std::span<std::byte>)>& freed) {
+  if (!ram_) return;
+  const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape_));
+  for (KvPool::Slot& slot : ram_->slots()) {
+    if (slot.memory >= from || slot.holds != KvPool::Holds::kCopy) continue;
+    ram_->Free(slot);
+    freed({slot.memory, slot_bytes});
+  }
 }
 
 Status KvCache::BringRows(std::span<const KvPassRows> rows) {

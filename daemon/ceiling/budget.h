@@ -1,4 +1,6 @@
-// What of the ceiling is left for the plan's arena. The constants stand here and nowhere else.
+// What of the ceiling is left for the plan's arena: the budget, which holds everywhere, and a spare
+// beyond it, which the arena has as far as the group turns out to have room (pressure.h). The
+// constants stand here and nowhere else.
 // Called by: main, `thimble plan`.
 #pragma once
 
@@ -22,6 +24,9 @@ inline constexpr uint64_t kReserveBytes = 9 * kMiB;
 // Below 16 MiB of ceiling nine sixteenths of it, for the arena has more use for the rest; at least
 // this much.
 inline constexpr uint64_t kReserveMinBytes = 8 * kMiB;
+// The least of the reserve: where shared libraries are charged to others and connections are few,
+// less is used.
+inline constexpr uint64_t kReserveLeanBytes = 5 * kMiB;
 
 // Of the ceiling, not the arena's: 8 MiB up to 14.2 MiB, nine sixteenths up to 16 MiB, then 9 MiB.
 uint64_t ReserveBytes(uint64_t ceiling_bytes);
@@ -29,5 +34,8 @@ uint64_t ReserveBytes(uint64_t ceiling_bytes);
 // The arena's budget, a multiple of 4096. UINT64_MAX where there is no ceiling (UINT64_MAX); 0
 // where the reserve alone is over it, which no plan fits.
 uint64_t BudgetBytes(uint64_t ceiling_bytes);
+
+// Beyond it, a multiple of 4096: 3 to 4 MiB; 0 where there is no budget or no ceiling.
+uint64_t SpareBytes(uint64_t ceiling_bytes);
 
 }  // namespace thimble

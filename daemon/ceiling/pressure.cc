@@ -31,7 +31,8 @@ bool PressureGauge::Look(const Growth& growth) {
   if (*used >= kRise && *used - kRise > used_bytes_) watch_until_ = looked_at_ + kWatch;
   used_bytes_ = *used;
   left_bytes_ = limit_bytes_ - std::min(limit_bytes_, *used);
-  needed_bytes_ = kLeastLeft + growth(yielded_bytes_, LeftBeside(kLeastLeft + kUnit));
+  const uint64_t least = Least(yielded_bytes_);
+  needed_bytes_ = least + growth(yielded_bytes_, LeftBeside(least + kFar));
   // The other files are read only where it matters.
   if (left_bytes_ >= needed_bytes_ && yielded_bytes_ == 0) return true;
   // An operator may have changed the limit.
@@ -52,7 +53,7 @@ bool PressureGauge::Look(const Growth& growth) {
   const uint64_t cache = line("active_file") + line("inactive_file");
   left_bytes_ += cache - std::min(cache, not_at_once) + line("slab_reclaimable");
   if (yielded_bytes_ > 0) {
-    const uint64_t beside = kLeastLeft + kEnoughLeft;
+    const uint64_t beside = Least(yielded_bytes_ - kUnit) + kEnoughLeft;
     needed_for_more_ = beside + growth(yielded_bytes_ - kUnit, LeftBeside(beside));
   }
   return true;
@@ -79,10 +80,20 @@ uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
   if (begin < next_look_) return yielded_bytes_;
   looked_at_ = begin;
   if (!Look(growth)) return yielded_bytes_;
+  if (left_bytes_ < needed_bytes_ && relieve_) {
+    relieve_();
+    if (!Look(growth)) return yielded_bytes_;
+  }
   const Clock::time_point now = clock_();
   if (left_bytes_ < needed_bytes_) {
-    yielded_bytes_ = std::min(yielded_bytes_ + AlignUp(needed_bytes_ - left_bytes_, kUnit),
-                              AlignUp(most_bytes, kUnit));
+    const uint64_t missing = needed_bytes_ - left_bytes_;
+    uint64_t wanted = yielded_bytes_ + AlignUp(missing, kUnit);
+    if (yielded_bytes_ < spare_bytes_ && wanted > spare_bytes_) {
+      // Without any of it less is needed.
+      const uint64_t beside = missing - std::min(missing, beside_spare_);
+      wanted = std::max(AlignUp(spare_bytes_, kUnit), yielded_bytes_ + AlignUp(beside, kUnit));
+    }
+    yielded_bytes_ = std::min(wanted, AlignUp(most_bytes, kUnit));
     Alarm(now);
   } else if (yielded_bytes_ > 0) {
     if (left_bytes_ < needed_for_more_) {
@@ -94,7 +105,8 @@ uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
       back_at_ = now + kBackPeriod;
     }
   }
-  const Clock::duration period = left_bytes_ < needed_bytes_ + kUnit ? kShortPeriod : kPeriod;
+  Clock::duration period = left_bytes_ < needed_bytes_ + kFar ? kNearPeriod : kPeriod;
+  if (left_bytes_ < needed_bytes_) period = kShortPeriod;
   look_takes_ = std::clamp<Clock::duration>(now - begin, kQuickLook, 2 * look_takes_);
   next_look_ = now + std::max(period, kLookShare * look_takes_);
   return yielded_bytes_;

@@ -5,11 +5,13 @@
 // in less is not met by it. Called by: the engine. Memory: some strings.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "daemon/ceiling/cgroup_fs.h"
 
@@ -24,20 +26,27 @@ class PressureGauge {
   // is still to be written: with v1 who needs a page then sleeps up to 100 ms
   // (VMSCAN_THROTTLE_WRITEBACK), the event loop, too. Nor what the arena may still take.
   static constexpr uint64_t kLeastLeft = uint64_t{1} << 20;
-  // The arena is given up and taken back in huge pages.
-  static constexpr uint64_t kUnit = uint64_t{2} << 20;
-  // How much more than kLeastLeft must be left once a unit that is taken back is filled, and for
+  // And so much more for each active request, up to a most, where the arena has any of its spare:
+  // what thimble itself takes for a moment when they write a block of keys and values each.
+  static constexpr uint64_t kLeftPerRequest = uint64_t{256} << 10;
+  static constexpr uint64_t kMostLeftForRequests = uint64_t{3} << 19;
+  // The arena is given up and taken back in pieces of this size.
+  static constexpr uint64_t kUnit = uint64_t{256} << 10;
+  // How much more than that must be left once a unit that is taken back is filled, and for
   // how long before: twice as long after each time that it was too early.
   static constexpr uint64_t kEnoughLeft = uint64_t{256} << 10;
-  static constexpr std::chrono::seconds kCalm{2};
-  static constexpr std::chrono::seconds kMostCalm{300};
+  static constexpr std::chrono::milliseconds kCalm{500};
+  static constexpr std::chrono::milliseconds kMostCalm{300'000};
   // Then a unit in this time is taken back.
-  static constexpr std::chrono::milliseconds kBackPeriod{250};
-  // Between two looks at the kernel's numbers: while there is more than enough by a unit, and else;
-  // in any case so many times what a look takes. That is what the last one took, but at most twice
-  // what the one before it did, of the first one kQuickLook: in a full group the kernel makes who
-  // opens a file sleep for 100 ms now and then, and the next look must not come 5 s after that one.
+  static constexpr std::chrono::milliseconds kBackPeriod{50};
+  // Between two looks at the kernel's numbers: while there is more than enough by kFar, while there
+  // is enough, and else; in any case so many times what a look takes. That is what the last one
+  // took, but at most twice what the one before it did, of the first one kQuickLook: in a full
+  // group the kernel makes who opens a file sleep for 100 ms now and then, and the next look must
+  // not come 5 s after that one.
+  static constexpr uint64_t kFar = uint64_t{2} << 20;
   static constexpr std::chrono::milliseconds kPeriod{20};
+  static constexpr std::chrono::milliseconds kNearPeriod{5};
   static constexpr std::chrono::milliseconds kShortPeriod{2};
   static constexpr int kLookShare = 50;
   static constexpr std::chrono::microseconds kQuickLook{40};  // as kShortPeriod allows
@@ -56,6 +65,16 @@ class PressureGauge {
   // `limit_bytes`: what it says now. `fs` must outlive the gauge.
   PressureGauge(const CgroupFs& fs, int version, std::string limit_file, uint64_t limit_bytes,
                 std::function<Clock::time_point()> clock = Clock::now);
+
+  // The first `bytes` that are yielded are the arena's spare, which `requests` use at present.
+  void SetSpare(uint64_t bytes, uint32_t requests) {
+    spare_bytes_ = bytes;
+    beside_spare_ = std::min(requests * kLeftPerRequest, kMostLeftForRequests);
+  }
+
+  // `relieve` gives back what can be had for next to nothing, and is called before anything is
+  // yielded: mapped page cache of the process's own, which counts as in use.
+  void SetRelief(std::function<void()> relieve) { relieve_ = std::move(relieve); }
 
   // `growth(yielded, enough)`: bytes that the arena may take beyond what it has in RAM, before the
   // next look, if so much of it is given up; more than that where it is not above `enough`.
@@ -76,6 +95,10 @@ class PressureGauge {
  private:
   // False where it cannot be read.
   bool Look(const Growth& growth);
+  // What should be left while so much is yielded.
+  [[nodiscard]] uint64_t Least(uint64_t yielded) const {
+    return yielded < spare_bytes_ ? kLeastLeft + beside_spare_ : kLeastLeft;
+  }
   // What may be taken of what is left beside `reserved`.
   [[nodiscard]] uint64_t LeftBeside(uint64_t reserved) const;
   void Alarm(Clock::time_point now);
@@ -87,10 +110,13 @@ class PressureGauge {
   std::unique_ptr<CgroupFile> usage_;
   uint64_t limit_bytes_;
   std::function<Clock::time_point()> clock_;
+  std::function<void()> relieve_;
   uint64_t left_bytes_ = UINT64_MAX;
-  uint64_t needed_bytes_ = kLeastLeft;  // kLeastLeft and what the arena may still take
+  uint64_t needed_bytes_ = kLeastLeft;  // Least and what the arena may still take
   uint64_t needed_for_more_ = 0;        // to take a unit back
   uint64_t yielded_bytes_ = 0;
+  uint64_t spare_bytes_ = 0;
+  uint64_t beside_spare_ = 0;
   uint64_t used_bytes_ = UINT64_MAX;  // as of the last look, page cache and all
   Clock::time_point looked_at_;       // last
   Clock::time_point watch_until_;
@@ -99,7 +125,7 @@ class PressureGauge {
   Clock::time_point back_at_;  // when a unit may be taken back, at the earliest
   bool taken_back_ = false;    // since the last alarm
   Clock::time_point taken_back_at_;
-  std::chrono::seconds calm_ = kCalm;
+  std::chrono::milliseconds calm_ = kCalm;
 };
 
 }  // namespace thimble

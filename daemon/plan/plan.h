@@ -5,6 +5,10 @@
 // The arena:  [ring of streamed tiles][values and work of the running group]
 //             [resident tiles][KV][small resident tiles]
 //
+// It may be larger than the budget by the spare, of which as much can be given up at any time: what
+// cannot give way (ring, values, a block for each request's newest keys and values) is planned
+// within the budget.
+//
 // Values and work grow with the rows of a pass. Passes that generate have few rows (step_rows), and
 // the resident set begins behind their largest group. A pass of more rows, a prompt's, has its
 // values lie over the first resident tiles, which are streamed for as long as that lasts and read
@@ -34,6 +38,7 @@ Result<Granularity> ParseGranularity(std::string_view text);
 
 struct PlanOptions {
   uint64_t budget_bytes = UINT64_MAX;  // for the arena; UINT64_MAX: no ceiling
+  uint64_t spare_bytes = 0;  // beyond it, for what can give way; 0 where there is no ceiling
   Granularity granularity = Granularity::kAuto;
   uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
   uint32_t step_rows = 0;       // rows that leave the resident set alone; 0: max_rows

@@ -101,8 +101,13 @@ uint64_t ClassBytes(const Plan& plan, size_t size_class) {
   return bytes;
 }
 
+// Where the arena may end.
+uint64_t ArenaEnd(const PlanOptions& options) {
+  return AlignDown(options.budget_bytes, kPage) + AlignDown(options.spare_bytes, kPage);
+}
+
 // Of the place that small tiles are to have for themselves, whole pages; 0: none. It is of no use
-// where nothing bounds the arena.
+// where nothing bounds the arena. They do not give way: it is within the budget.
 uint64_t SmallPlaceBytes(const Plan& plan) {
   if (plan.options.budget_bytes >= kNoBudget) return 0;
   const uint64_t bytes = ClassBytes(plan, 0);
@@ -172,7 +177,7 @@ void PlaceSmall(Plan* plan) {
 // streamed overlaps with the use of ones that stay.
 void ChooseResident(Plan* plan) {
   const uint64_t small_bytes = SmallPlaceBytes(*plan);
-  const uint64_t end = AlignDown(plan->options.budget_bytes, kPage) - small_bytes;
+  const uint64_t end = ArenaEnd(plan->options) - small_bytes;
   uint64_t left = end - plan->step_end;
   std::vector<bool> chosen(plan->tiles.size());
   for (size_t size_class = small_bytes > 0 ? 1 : 0; size_class < kSizeClasses; ++size_class) {
@@ -244,7 +249,7 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
   PlaceBehindRing(model, kFewestRingTiles * largest, &plan);
   // A larger ring is not worth smaller tiles, fewer rows, more groups or keys and values in LMDB's
   // map, where the smallest one would keep them out of it, and of no use where all tiles stay.
-  if (plan.peak_bytes > options.budget_bytes || options.budget_bytes - plan.step_end >= resident) {
+  if (plan.peak_bytes > options.budget_bytes || ArenaEnd(options) - plan.step_end >= resident) {
     return plan;
   }
   const bool room_for_kv = HasRoomForKv(plan);
@@ -298,7 +303,9 @@ void SetKv(uint64_t slot_bytes, uint32_t max_active, uint32_t context_tokens,
   options->kv_least_slots = std::min<uint64_t>(options->kv_slots, max_active);
 }
 
-Result<Plan> MakePlan(const Model& model, const PlanOptions& options) {
+Result<Plan> MakePlan(const Model& model, const PlanOptions& given) {
+  PlanOptions options = given;
+  if (options.budget_bytes == UINT64_MAX) options.spare_bytes = 0;
   if (options.max_rows == 0 || options.max_logit_rows == 0) {
     return InvalidArgumentError("plan: a pass needs at least 1 row, and 1 that wants logits");
   }

@@ -145,6 +145,7 @@ Status AnswerGetPlan(RpcContext& context, const grpc::ByteBuffer& request,
   m.set_values_bytes(plan.resident_offset - plan.values_offset);
   m.set_resident_bytes(plan.resident_bytes);
   m.set_kv_bytes(plan.kv_bytes);
+  m.set_spare_bytes(plan.options.spare_bytes);
   m.set_peak_bytes(plan.peak_bytes);
   m.set_model_bytes(plan.model_bytes);
   m.set_pass_bytes(plan.pass_bytes);

@@ -58,6 +58,14 @@ void Arena::Release(uint64_t begin, uint64_t end) {
   static_cast<void>(::madvise(base_ + begin, static_cast<size_t>(end - begin), MADV_DONTNEED));
 }
 
+void Arena::UseSmallPages(uint64_t begin, uint64_t end) {
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  begin = AlignDown(begin, page_bytes);
+  end = AlignUp(std::min(end, bytes_), page_bytes);
+  if (begin >= end) return;
+  static_cast<void>(::madvise(base_ + begin, static_cast<size_t>(end - begin), MADV_NOHUGEPAGE));
+}
+
 uint64_t Arena::InRam(uint64_t begin, uint64_t end) const {
   const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   std::array<unsigned char, 1024> present;  // a page each: 4 MiB at once

@@ -37,6 +37,8 @@ class Arena {
   // Gives the whole pages of [begin, end), which nobody has pinned, back to the kernel: zeros when
   // they are used again.
   void Release(uint64_t begin, uint64_t end);
+  // No huge page is to reach into [begin, end) any more.
+  void UseSmallPages(uint64_t begin, uint64_t end);
   [[nodiscard]] std::span<std::byte> all() const { return {base_, static_cast<size_t>(bytes_)}; }
   [[nodiscard]] uint64_t peak_bytes() const { return peak_bytes_; }
   // Of the pages that begin in [begin, end): the bytes in RAM, up to `end`.

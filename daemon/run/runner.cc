@@ -79,6 +79,7 @@ class StagedRunner final : public Runner {
   }
   void Rest() override;
   bool Yield(uint64_t bytes) override;
+  [[nodiscard]] uint64_t SpareInUse() const override { return room_.SpareInUse(); }
   [[nodiscard]] uint64_t Growth(uint64_t yielded, uint64_t enough) override {
     return room_.Growth(yielded, enough, running_);
   }
@@ -186,7 +187,9 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   }
   const bool wide = n_rows_ > plan_.step_rows;
   const uint64_t values_end = wide ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
-  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena_->all().data() + values_end));
+  const std::byte* arena = arena_->all().data();
+  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena + room_.KvFrom(values_end),
+                                         arena + room_.SureKvFrom(values_end)));
   if (kv_reads_) kv_reads_->BeginPass(items_, last_stage_);
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, room_.Limit());
   room_.Release(values_end);
@@ -203,6 +206,9 @@ bool StagedRunner::Yield(uint64_t bytes) {
   if (bytes == room_.yielded_bytes()) return true;
   if (tile_bytes_ != nullptr) return false;
   room_.GiveUp(bytes);
+  const uint64_t values_end = running_ ? ring_.values_end() : plan_.step_end;
+  kv_.GiveWay(arena_->all().data() + room_.KvFrom(values_end),
+              [this](std::span<std::byte> memory) { room_.ReleaseSlot(memory); });
   ring_.Limit(room_.Limit());
   room_.Release(running_ ? ring_.values_end() : 0);
   return true;
@@ -430,9 +436,11 @@ Status StagedRunner::Complete() {
 Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& plan,
                                              RandomAccessFile& file, ReaderBackend backend,
                                              KvCache& kv, StageStore& store) {
-  THIMBLE_ASSIGN_OR_RETURN(
-      std::unique_ptr<Arena> arena,
-      Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, plan.resident_end)));
+  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena,
+                           Arena::Map(plan.peak_bytes, HugeBytes(plan)));
+  // What is registered is held, and with it the huge page in which it ends.
+  const uint64_t held_end = HeldEnd(plan);
+  arena->UseSmallPages(held_end, AlignUp(held_end, Arena::kHugePageBytes));
   // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
   const std::span<std::byte> read_into =
       arena->all().first(plan.Streams() ? static_cast<size_t>(plan.step_end) : 0);

@@ -84,6 +84,9 @@ class Runner {
   // these weights are streamed. Fewer than the last time: they come back as passes go on. False in
   // the middle of a tile, where nothing can be changed: it is to be called again.
   virtual bool Yield(uint64_t bytes) { return bytes == 0; }
+  // Of the plan's spare, what resident weights and keys and values may have while nothing is
+  // yielded: to be yielded for the arena to keep within the budget.
+  [[nodiscard]] virtual uint64_t SpareInUse() const { return 0; }
   // Bytes that the arena may take within a pass beyond what it has in RAM, if `yielded` is given
   // up: weights, values, and slots of keys and values in use that are not there yet. May be too
   // much, but not where that is above `enough`: then the kernel is asked, which takes 20 us for

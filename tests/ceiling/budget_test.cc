@@ -20,6 +20,14 @@ TEST(Budget, IsNothingWhereTheReserveAloneIsTooMuchAndEverythingWithoutACeiling)
   EXPECT_EQ(BudgetBytes(UINT64_MAX), UINT64_MAX);
 }
 
+TEST(Budget, TheSpareLeavesTheLeanReserve) {
+  for (const uint64_t ceiling : {12 * kMiB, 16 * kMiB, 24 * kMiB, kGiB}) {
+    EXPECT_EQ(ceiling - BudgetBytes(ceiling) - SpareBytes(ceiling), kReserveLeanBytes);
+  }
+  EXPECT_EQ(SpareBytes(8 * kMiB), 0U) << "no budget";
+  EXPECT_EQ(SpareBytes(UINT64_MAX), 0U);
+}
+
 TEST(Budget, NeverFallsWhileTheCeilingRisesAndIsWholePages) {
   uint64_t last = 0;
   for (uint64_t ceiling = 0; ceiling < 256 * kMiB; ceiling += 100'003) {

@@ -15,6 +15,9 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+constexpr uint64_t kUnit = PressureGauge::kUnit;
+constexpr uint64_t kLeast = PressureGauge::kLeastLeft;
+
 // A group whose numbers the test sets.
 class FakeGroup final : public CgroupFs {
  public:
@@ -136,7 +139,7 @@ TEST_P(PressureTest, ButWhatIsMappedIsInUse) {
   EXPECT_EQ(At(milliseconds(0)), 0U);
   EXPECT_EQ(gauge_.left_bytes(), kMiB);
   group_.mapped = 6 * kMiB;
-  EXPECT_EQ(At(milliseconds(20)), PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(20)), kLeast);
   EXPECT_EQ(gauge_.left_bytes(), 0U);
 }
 
@@ -148,7 +151,7 @@ TEST_P(PressureTest, AndWhatIsToBeWrittenCannotBeTakenAtOnce) {
   EXPECT_EQ(At(milliseconds(0)), 0U);
   EXPECT_EQ(gauge_.left_bytes(), kMiB);
   group_.writeback = 2 * kMiB;
-  EXPECT_EQ(At(milliseconds(20)), PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(20)), kLeast);
   EXPECT_EQ(gauge_.left_bytes(), 0U);
 }
 
@@ -156,38 +159,38 @@ TEST_P(PressureTest, WhatTheArenaMayStillTakeIsNotLeft) {
   group_.used = 16 * kMiB;
   growth_ = 7 * kMiB;
   EXPECT_EQ(At(milliseconds(0)), 0U);
-  group_.used = 17 * kMiB;
-  EXPECT_EQ(At(milliseconds(20)), PressureGauge::kUnit);
-  growth_ = 5 * kMiB;  // as it says after that
-  EXPECT_EQ(At(milliseconds(40)), PressureGauge::kUnit);
-  group_.used = 18 * kMiB;
-  EXPECT_EQ(At(milliseconds(60)), PressureGauge::kUnit);
-  group_.used = 19 * kMiB;
-  EXPECT_EQ(At(milliseconds(80)), 2 * PressureGauge::kUnit);
-  EXPECT_EQ(At(milliseconds(100)), 3 * PressureGauge::kUnit) << "nothing of the growth was in it";
+  group_.used += kUnit / 2;
+  EXPECT_EQ(At(milliseconds(20)), kUnit);
+  growth_ -= kUnit;  // as it says after that
+  EXPECT_EQ(At(milliseconds(40)), kUnit);
+  group_.used += kUnit / 2;
+  EXPECT_EQ(At(milliseconds(60)), kUnit);
+  group_.used += 3 * kUnit;
+  EXPECT_EQ(At(milliseconds(80)), 4 * kUnit);
+  EXPECT_EQ(At(milliseconds(100)), 7 * kUnit) << "nothing of the growth was in it";
   growth_ = kMiB;
-  EXPECT_EQ(At(milliseconds(120)), 3 * PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(120)), 7 * kUnit);
   group_.used = 24 * kMiB;
-  group_.cache = 3 * kMiB;
+  group_.cache = 4 * kMiB - kUnit;
   growth_ = 3 * kMiB;
-  EXPECT_EQ(At(milliseconds(140)), 4 * PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(140)), 8 * kUnit);
 }
 
 TEST_P(PressureTest, NorIsWhatVersion2CallsReclaimableOfTheKernel) {
   group_.used = 24 * kMiB;
   group_.slab = 4 * kMiB;
   const bool v2 = GetParam() == 2;
-  EXPECT_EQ(At(milliseconds(0)), v2 ? 0U : PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(0)), v2 ? 0U : kLeast);
   EXPECT_EQ(gauge_.left_bytes(), v2 ? 4 * kMiB : 0U);
 }
 
-TEST_P(PressureTest, WhatIsMissingIsGivenUpInHugePagesAndMoreWhereThatIsNotEnough) {
+TEST_P(PressureTest, WhatIsMissingIsGivenUpInUnitsAndMoreWhereThatIsNotEnough) {
   group_.used = 24 * kMiB;
-  group_.cache = kMiB / 2;
-  EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
-  EXPECT_EQ(At(milliseconds(1)), PressureGauge::kUnit) << "too soon to look again";
+  group_.cache = kLeast - kUnit - 1;
+  EXPECT_EQ(At(milliseconds(0)), 2 * kUnit);
+  EXPECT_EQ(At(milliseconds(1)), 2 * kUnit) << "too soon to look again";
   group_.cache = 0;
-  EXPECT_EQ(At(milliseconds(2)), 2 * PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(2)), 2 * kUnit + kLeast);
   for (int ms = 4; ms < 60; ms += 2) At(milliseconds(ms));
   EXPECT_EQ(At(milliseconds(60)), 16 * kMiB) << "more than there is";
   group_.used = 8 * kMiB;
@@ -195,43 +198,85 @@ TEST_P(PressureTest, WhatIsMissingIsGivenUpInHugePagesAndMoreWhereThatIsNotEnoug
 }
 
 TEST_P(PressureTest, ItIsTakenBackAUnitAtATimeWhenThereHasBeenRoomForAWhile) {
-  group_.used = 24 * kMiB;
-  EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
-  EXPECT_EQ(At(milliseconds(2)), 2 * PressureGauge::kUnit);
-  group_.used = 22 * kMiB;
-  EXPECT_EQ(At(milliseconds(100)), 2 * PressureGauge::kUnit);
-  EXPECT_EQ(At(seconds(10)), 2 * PressureGauge::kUnit) << "the next look would find too little";
-  group_.used = 18 * kMiB;
-  EXPECT_EQ(At(seconds(11)), 2 * PressureGauge::kUnit) << "there was no room a moment ago";
-  EXPECT_EQ(At(seconds(13)), PressureGauge::kUnit);
-  group_.used = 19 * kMiB;
-  growth_ = PressureGauge::kUnit;
-  EXPECT_EQ(At(seconds(14)), PressureGauge::kUnit) << "nothing has filled the last one yet";
-  group_.used = 20 * kMiB;
+  group_.used = 23 * kMiB + 2 * kUnit;
+  EXPECT_EQ(At(milliseconds(0)), 2 * kUnit);
+  group_.used = 23 * kMiB - kUnit;
+  EXPECT_EQ(At(milliseconds(100)), 2 * kUnit);
+  EXPECT_EQ(At(seconds(10)), 2 * kUnit) << "the next look would find too little";
+  group_.used = 23 * kMiB - 2 * kUnit;
+  EXPECT_EQ(At(milliseconds(10'100)), 2 * kUnit) << "there was no room a moment ago";
+  EXPECT_EQ(At(milliseconds(10'500)), kUnit);
+  growth_ = kUnit;
+  EXPECT_EQ(At(milliseconds(10'600)), kUnit) << "nothing has filled the last one yet";
   growth_ = 0;
-  EXPECT_EQ(At(seconds(15)), PressureGauge::kUnit);
-  last_unit_ = kMiB;  // begins in the middle of a huge page
-  group_.used = 20 * kMiB;
-  EXPECT_EQ(At(milliseconds(15900)), PressureGauge::kUnit);
-  EXPECT_EQ(At(seconds(20)), PressureGauge::kUnit) << "that unit would take more than is left";
-  group_.used = 19 * kMiB;
-  EXPECT_EQ(At(milliseconds(21900)), PressureGauge::kUnit) << "there was no room a moment ago";
-  EXPECT_EQ(At(seconds(22)), 0U);
+  group_.used += kUnit;
+  EXPECT_EQ(At(milliseconds(11'200)), kUnit);
+  group_.used -= kUnit;
+  EXPECT_EQ(At(milliseconds(11'600)), kUnit) << "there was no room a moment ago";
+  EXPECT_EQ(At(milliseconds(11'700)), 0U);
 }
 
 TEST_P(PressureTest, WhatWasTakenBackTooEarlyIsLeftAloneForLonger) {
-  int at = 0;  // seconds
+  int at = 0;  // half seconds
   std::vector<int> waited;
   for (int round = 0; round < 5; ++round) {
-    group_.used = 24 * kMiB;
-    ASSERT_EQ(At(seconds(at)), PressureGauge::kUnit);
+    group_.used = 23 * kMiB + kUnit;
+    ASSERT_EQ(At(milliseconds(500 * at)), kUnit);
     group_.used = 18 * kMiB;
     const int alarm = at;
-    while (At(seconds(++at)) != 0) ASSERT_LT(at, alarm + 400);
+    while (At(milliseconds(500 * ++at)) != 0) ASSERT_LT(at, alarm + 400);
     waited.push_back(at - alarm);
     ++at;
   }
-  EXPECT_EQ(waited, (std::vector<int>{2, 4, 8, 16, 32}));
+  EXPECT_EQ(waited, (std::vector<int>{1, 2, 4, 8, 16}));
+}
+
+// With a spare, which takes less room where fewer requests use it.
+TEST_P(PressureTest, TheSpareIsGivenUpWhileThereIsMoreLeft) {
+  const uint64_t spare = 4 * kMiB;
+  group_.used = 22 * kMiB;
+  gauge_.SetSpare(spare, 0);
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  gauge_.SetSpare(spare, 4);
+  EXPECT_EQ(At(milliseconds(20)), 0U) << "2 MiB are left, and as much is enough";
+  gauge_.SetSpare(spare, 5);
+  EXPECT_EQ(At(milliseconds(40)), PressureGauge::kLeftPerRequest);
+  gauge_.SetSpare(spare, 64);
+  group_.used = 24 * kMiB - kLeast - PressureGauge::kMostLeftForRequests;
+  EXPECT_EQ(At(milliseconds(60)), PressureGauge::kLeftPerRequest);
+  group_.used = 24 * kMiB - kLeast;
+  EXPECT_EQ(At(milliseconds(80)),
+            PressureGauge::kLeftPerRequest + PressureGauge::kMostLeftForRequests);
+  for (int ms = 100; ms < 400; ms += 20) At(milliseconds(ms));
+  EXPECT_EQ(At(milliseconds(400)), spare) << "and then no more, for the least is left";
+  group_.used += kUnit;
+  EXPECT_EQ(At(milliseconds(420)), spare + kUnit);
+  group_.used = 20 * kMiB;
+  for (int ms = 1000; ms < 6000; ms += 20) At(milliseconds(ms));
+  EXPECT_EQ(At(milliseconds(6000)), 0U);
+  // What is missing at the end of it is counted without.
+  group_.used = 24 * kMiB;
+  EXPECT_EQ(At(milliseconds(6020)), kLeast + PressureGauge::kMostLeftForRequests);
+  EXPECT_EQ(At(milliseconds(6040)), spare);
+  EXPECT_EQ(At(milliseconds(6060)), spare + kLeast);
+}
+
+TEST_P(PressureTest, WhatIsToBeHadForNothingIsTakenFirst) {
+  int relieved = 0;
+  gauge_.SetRelief([&] {
+    ++relieved;
+    group_.mapped = 0;
+  });
+  group_.used = 23 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  EXPECT_EQ(relieved, 0);
+  group_.used = 24 * kMiB;
+  group_.cache = group_.mapped = 2 * kMiB;
+  EXPECT_EQ(At(milliseconds(20)), 0U);
+  EXPECT_EQ(relieved, 1);
+  group_.cache = 0;
+  EXPECT_EQ(At(milliseconds(40)), kLeast);
+  EXPECT_EQ(relieved, 2);
 }
 
 TEST_P(PressureTest, ALimitThatWasRaisedIsHeeded) {
@@ -243,9 +288,9 @@ TEST_P(PressureTest, ALimitThatWasRaisedIsHeeded) {
 
 TEST_P(PressureTest, NumbersThatCannotBeReadChangeNothing) {
   group_.used = 24 * kMiB;
-  EXPECT_EQ(At(milliseconds(0)), PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(0)), kLeast);
   group_.gone = true;
-  EXPECT_EQ(At(seconds(5)), PressureGauge::kUnit);
+  EXPECT_EQ(At(seconds(5)), kLeast);
 }
 
 TEST_P(PressureTest, WithRoomItLooksSeldom) {
@@ -272,9 +317,9 @@ TEST_P(PressureTest, OneLookThatTookLongDoesNotPutOffTheNext) {
   for (int ms = 0; ms < 200; ++ms) EXPECT_EQ(At(milliseconds(ms)), 0U);
   group_.used = 24 * kMiB;
   look_takes_ = milliseconds(100);  // the group is full, the kernel makes us wait
-  EXPECT_EQ(At(milliseconds(400)), PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(400)), kLeast);
   look_takes_ = milliseconds(0);
-  EXPECT_EQ(At(milliseconds(510)), 2 * PressureGauge::kUnit);
+  EXPECT_EQ(At(milliseconds(510)), 2 * kLeast);
 }
 
 INSTANTIATE_TEST_SUITE_P(Versions, PressureTest, testing::Values(1, 2));

@@ -157,7 +157,7 @@ def what_others_in_the_group_take_is_given_up(test):
     full = daemon.memory("RssAnon")
     client = daemon.start_generate(PROMPT, *GREEDY)
     client.wait_for_tokens(20)
-    with Hog(group, 40) as hog:  # more than the reserve leaves free
+    with Hog(group, 48) as hog:  # more by 8 MiB than the reserve leaves free
         hog.take()
         beside = client.finish(120).require()
         least = daemon.memory("RssAnon")
@@ -168,8 +168,7 @@ def what_others_in_the_group_take_is_given_up(test):
 
     assert least <= full - 8 * MIB, (least, full)
 
-    # All but the last two huge pages, that is: pages of the other's files may stay the group's for as long as some
-    # process maps them.
+    # All but some MiB, that is: pages of the other's files may stay the group's for as long as some process maps them.
     def come_back():
         daemon.generate(PROMPT, *GREEDY).require()
         return daemon.memory("RssAnon") >= full - 6 * MIB

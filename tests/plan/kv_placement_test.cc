@@ -56,6 +56,41 @@ TEST(Planner, KeysAndValuesLieOverTheEndOfTheResidentSet) {
   EXPECT_EQ(plan->kv_bytes, 32 * slot);
 }
 
+// The spare is for what can give way; all else is as without it, and fits into the budget.
+TEST(Planner, TheSpareIsForResidentTilesAndKeysAndValuesAlone) {
+  const auto model = MakeFakeModel(SmolShape());
+  for (const uint64_t budget : {7 * kMiB, 15 * kMiB, 55 * kMiB}) {
+    PlanOptions options;
+    options.budget_bytes = budget;
+    options.max_rows = 128;
+    options.step_rows = options.max_logit_rows = 16;
+    SetKv(720 * kKiB, 8, 512, &options);
+    const Result<Plan> without = MakePlan(*model, options);
+    options.spare_bytes = 4 * kMiB;
+    const Result<Plan> plan = MakePlan(*model, options);
+    ASSERT_TRUE(plan.ok() && without.ok());
+    EXPECT_EQ(plan->ring_bytes, without->ring_bytes);
+    EXPECT_EQ(plan->step_end, without->step_end);
+    EXPECT_EQ(plan->wide_end, without->wide_end);
+    EXPECT_LE(plan->wide_end, budget);
+    EXPECT_LE(plan->peak_bytes, budget + 4 * kMiB);
+    EXPECT_GT(plan->peak_bytes + plan->tile_bytes, budget + 4 * kMiB);
+    EXPECT_GE(plan->resident_bytes + plan->tile_bytes, without->resident_bytes + 4 * kMiB);
+    EXPECT_GE(plan->kv_bytes, without->kv_bytes);
+    // With all of it given up, keys and values have the places that they had.
+    EXPECT_GE(plan->small_offset - plan->step_end - 4 * kMiB,
+              without->small_offset - without->step_end);
+    EXPECT_EQ(plan->peak_bytes - plan->small_offset, without->peak_bytes - without->small_offset);
+  }
+  PlanOptions options;
+  options.max_rows = 12;
+  const Result<Plan> without = MakePlan(*model, options);
+  options.spare_bytes = 4 * kMiB;
+  const Result<Plan> plan = MakePlan(*model, options);
+  ASSERT_TRUE(plan.ok() && without.ok());
+  EXPECT_EQ(plan->peak_bytes, without->peak_bytes) << "there is no ceiling";
+}
+
 TEST(Planner, SmallTilesStayWhereNeitherKeysAndValuesNorASteppingPassComes) {
   const auto model = MakeFakeModel(SmolShape());
   PlanOptions options;

@@ -337,7 +337,7 @@ TEST_F(KvReadsTest, WhatIsInRamIsNotRead) {
                          static_cast<size_t>(KvPool::SlotBytes(kShape)) * 6}));
   KvSequence& sequence = Add(1000, 70, 35);
   const KvPassRows rows = {&sequence, 1};
-  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory.data()));
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory.data(), memory.data()));
   ASSERT_OK(kv_->BringRows({&rows, 1}));
   for (uint32_t layer = 0; layer < kShape.n_layers; ++layer) {
     ASSERT_EQ(CheckLayer(*kv_, sequence, {}, layer), "");  // fills the copies

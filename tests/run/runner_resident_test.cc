@@ -62,7 +62,8 @@ TEST_F(RunnerTest, ResidentWeightsThatAreYieldedAndTakenBackChangeNothing) {
   options.step_rows = 8;
   options.max_logit_rows = 8;
   Open(options);
-  ASSERT_GT(session_.plan->resident_bytes, 0U);
+  ASSERT_LT(MovableBytes(*session_.plan), 2 * kMiB);
+  ASSERT_GT(MovableBytes(*session_.plan), 256 * kKiB);
   KvSequence sequence = Sequence(tokens);
   Recorder recorder;
   Runner& runner = *session_.runner;
@@ -76,14 +77,14 @@ TEST_F(RunnerTest, ResidentWeightsThatAreYieldedAndTakenBackChangeNothing) {
     const uint64_t before = runner.reader().stats().bytes;
     ASSERT_TRUE(runner.Begin({&item, 1}).ok());
     // Passes 2 and 3: given up from the beginning; 4 and 5: whole; the others: to and fro.
-    if (read.size() == 2) runner.Yield(64 * kKiB);
+    if (read.size() == 2) runner.Yield(2 * kMiB);
     if (read.size() == 4) runner.Yield(0);
     for (bool done = false; !done;) {
       const Result<bool> step = runner.Step();
       ASSERT_TRUE(step.ok()) << step.status().ToString();
       done = *step;
       const bool steady = read.size() >= 2 && read.size() < 6;
-      if (!steady && ++steps % 3 == 0) runner.Yield(steps % 2 == 0 ? 64 * kKiB : 0);
+      if (!steady && ++steps % 3 == 0) runner.Yield(steps % 2 == 0 ? steps % 5 * 64 * kKiB : 0);
     }
     read.push_back(runner.reader().stats().bytes - before);
     at += rows;
@@ -95,6 +96,80 @@ TEST_F(RunnerTest, ResidentWeightsThatAreYieldedAndTakenBackChangeNothing) {
   const uint64_t slack = plan.ring_bytes + plan.span_bytes;
   EXPECT_GE(read[3] + slack, plan.pass_bytes + plan.resident_end - plan.resident_offset);
   EXPECT_LE(read[5], plan.pass_bytes + plan.pass_bytes / 4 + slack);
+}
+
+// Keys and values that fill the arena give way as far as the spare goes: the same logits, at once
+// what can go, and all of it from the next pass on.
+TEST_F(RunnerTest, TheSpareIsGivenUpByKeysAndValuesToo) {
+  const std::vector<int32_t> tokens = SomeTokens(490);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 1);
+  // In small pages: the arena has no huge one.
+  const uint64_t spare = 512 * kKiB;
+  PlanOptions options = Options(Granularity::kAuto, 1400 * kKiB, 64);
+  options.step_rows = options.max_logit_rows = 8;
+  options.spare_bytes = spare;
+  kv_ram_tokens_ = 512;
+  Open(options);
+  const Plan& plan = *session_.plan;
+  ASSERT_GT(plan.peak_bytes, options.budget_bytes);
+  Runner& runner = *session_.runner;
+  const auto in_ram = [&] {
+    const ArenaUse use = runner.arena_use();
+    return use.work_bytes + use.resident_bytes;
+  };
+  KvSequence sequence = Sequence(tokens);
+  Recorder recorder;
+  uint32_t at = 0;
+  const auto begin = [&](uint32_t rows) {
+    const uint32_t wanted = std::min(rows, 8U);
+    recorder.first_row = at + rows - wanted;
+    const PassItem item = {&sequence, std::span(tokens).subspan(at, rows), wanted, &recorder};
+    at += rows;
+    const Status status = runner.Begin({&item, 1});
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  };
+  const auto step = [&] {
+    const Result<bool> done = runner.Step();
+    EXPECT_TRUE(done.ok()) << done.status().ToString();
+    return !done.ok() || *done;
+  };
+  for (const uint32_t rows : {64U, 64U, 64U, 64U, 64U, 64U, 64U, 1U, 1U}) {
+    begin(rows);
+    while (!step()) continue;
+  }
+  const uint64_t slot = plan.options.kv_slot_bytes;
+  ASSERT_GT(in_ram() + slot, plan.peak_bytes) << "full";
+  const uint64_t before = session_.kv->stats().ram_blocks;
+  begin(1);
+  for (int steps = 0; !step(); ++steps) {
+    if (steps != 10) continue;
+    while (!runner.Yield(spare)) ASSERT_FALSE(step());
+    EXPECT_LT(session_.kv->stats().ram_blocks, before);
+    EXPECT_LE(in_ram(), plan.peak_bytes - spare + slot);
+  }
+  for (int pass = 0; pass < 3; ++pass) {
+    begin(1);
+    while (!step()) continue;
+    EXPECT_LE(in_ram(), plan.peak_bytes - spare + kReadAlignment);
+    EXPECT_LE(runner.Growth(spare, 0), 64 * kKiB);
+  }
+  // To and fro at any step.
+  uint32_t steps = 0;
+  for (const uint32_t rows : {1U, 1U, 1U, 8U, 1U, 1U}) {
+    begin(rows);
+    do {
+      if (++steps % 5 == 0) runner.Yield(steps % 3 * 256 * kKiB);
+    } while (!step());
+  }
+  ASSERT_TRUE(runner.Yield(0));
+  while (at < tokens.size()) {
+    begin(1);
+    while (!step()) continue;
+  }
+  EXPECT_GE(session_.kv->stats().ram_blocks, before) << "they come back";
+  ASSERT_TRUE(session_.kv->CloseSequence(sequence).ok());
+  for (const auto& [row, logits] : recorder.rows) EXPECT_TRUE(logits == expected.at(row)) << row;
 }
 
 TEST_F(RunnerTest, ResidentWeightsAreReadOnce) {

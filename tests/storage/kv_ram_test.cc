@@ -51,7 +51,7 @@ class KvRamTest : public testing::Test {
   void RunPass(KvSequence& sequence, std::span<const int32_t> tokens,
                const std::byte* from = nullptr) {
     const KvPassRows rows = {&sequence, static_cast<uint32_t>(tokens.size())};
-    ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from == nullptr ? memory_ : from));
+    ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from == nullptr ? memory_ : from, memory_));
     ASSERT_OK(kv_->BringRows({&rows, 1}));
     ASSERT_OK(AppendAll(*kv_, sequence, tokens));
     for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
@@ -144,7 +144,7 @@ TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
   // Everything below the uppermost slot.
   const std::byte* from = memory_ + 3 * slot_bytes_;
   const KvPassRows rows = {&sequence, 1};
-  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from));
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, from, from));
   std::memset(memory_, 0x77, 3 * slot_bytes_);  // the pass's own values
   ASSERT_OK(kv_->BringRows({&rows, 1}));
   EXPECT_GE(kv_->ram_begin(), from);
@@ -165,12 +165,40 @@ TEST_F(KvRamTest, APassThatNeedsTheMemoryLosesNothing) {
   ASSERT_OK(kv_->CloseSequence(sequence));
 }
 
+TEST_F(KvRamTest, CopiesGiveWayInTheMiddleOfAPassAndRowsDoNot) {
+  Use(4);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, 3 * kBlock + 9));
+  ASSERT_EQ(kv_->stats().ram_blocks, 4U);
+  const KvPassRows rows = {&sequence, 1};
+  const auto one = Part(3 * kBlock + 9, 1);
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_, memory_));
+  ASSERT_OK(kv_->BringRows({&rows, 1}));
+  ASSERT_OK(AppendAll(*kv_, sequence, one));
+  uint64_t freed_bytes = 0;
+  kv_->GiveWay(memory_ + ram_.size(), [&](std::span<std::byte> slot) {
+    std::memset(slot.data(), 0x77, slot.size());
+    freed_bytes += slot.size();
+  });
+  EXPECT_EQ(freed_bytes, 3 * slot_bytes_);
+  EXPECT_EQ(kv_->stats().ram_blocks, 1U);
+  EXPECT_EQ(CheckAll(*kv_, sequence, one), "") << "from LMDB";
+  ASSERT_OK(Commit(*kv_, sequence, one));
+  EXPECT_EQ(Entries(*env_, "kv_tails"), 0U);
+  RunPass(sequence, Part(3 * kBlock + 10, 1));
+  EXPECT_EQ(kv_->stats().ram_blocks, 4U) << "they come back";
+  kv_->GiveWay(memory_ + 2 * slot_bytes_, [](std::span<std::byte>) {});
+  EXPECT_EQ(kv_->stats().ram_blocks, 3U);
+  ASSERT_OK(kv_->CloseSequence(sequence));
+}
+
 TEST_F(KvRamTest, RowsOfWhichOneIsMissingAreToldOfAndTheSlotIsFree) {
   Use(3);
   KvSequence sequence = Open(tokens_);
   RunPass(sequence, Part(0, 9));
   const KvPassRows rows = {&sequence, 1};
-  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_ + ram_.size()));  // none is left
+  const std::byte* end = memory_ + ram_.size();
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, end, end));  // none is left
   ASSERT_EQ(Entries(*env_, "kv_tails"), 9U * shape_.n_layers);
   {
     const auto tails = env_->OpenDatabase("kv_tails");
@@ -179,7 +207,7 @@ TEST_F(KvRamTest, RowsOfWhichOneIsMissingAreToldOfAndTheSlotIsFree) {
     ASSERT_TRUE(txn->Delete(*tails, KvTailKey(sequence.id, shape_.n_layers - 1, 4).bytes()).ok());
     ASSERT_OK(txn->Commit());
   }
-  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_));
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_, memory_));
   ASSERT_OK(kv_->BringRows({&rows, 1}));
   EXPECT_EQ(kv_->stats().ram_blocks, 0U);
   EXPECT_EQ(CheckLayer(*kv_, sequence, {}, 0), "");
@@ -265,7 +293,7 @@ TEST_F(KvRamTest, RefusedDraftsInRamAreOverwritten) {
   RunPass(sequence, Part(0, kBlock - 2));
   const std::vector<int32_t> drafts = Prompt(6, 9000);  // they complete the block
   const KvPassRows rows = {&sequence, 6};
-  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_));
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_, memory_));
   ASSERT_OK(AppendAll(*kv_, sequence, drafts));
   ASSERT_OK(Commit(*kv_, sequence, std::span(drafts).first(1)));
   EXPECT_EQ(CheckAll(*kv_, sequence), "");
@@ -286,7 +314,7 @@ TEST_F(KvRamTest, AFullMapFailsThePassAndHarmsNoCommittedRow) {
   uint32_t done = 0;
   for (; done < 320 && status.ok(); done += status.ok() ? kBlock : 0) {
     const KvPassRows rows = {&sequence, kBlock};
-    ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_));
+    ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_, memory_));
     ASSERT_OK(AppendAll(*kv_, sequence, Part(done, kBlock)));
     status = Commit(*kv_, sequence, Part(done, kBlock));
   }
@@ -302,25 +330,46 @@ TEST(KvPool, CopiesGiveWayToRowsAndToOtherCopiesOnlyWhenNotUsedForLong) {
   const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape));
   KvPool pool(shape, std::span(memory).first(2 * slot_bytes));
   EXPECT_EQ(pool.begin(), memory.data() + 2 * slot_bytes);
-  pool.BeginPass(memory.data());
+  pool.BeginPass(memory.data(), memory.data());
   ASSERT_NE(pool.ClaimForCopy(1, 0), nullptr);
   EXPECT_EQ(pool.begin(), memory.data() + slot_bytes) << "from the end downwards";
   ASSERT_NE(pool.ClaimForRows(1, 1), nullptr);
   EXPECT_EQ(pool.begin(), memory.data());
-  pool.BeginPass(memory.data());
+  pool.BeginPass(memory.data(), memory.data());
   EXPECT_EQ(pool.ClaimForCopy(2, 0), nullptr) << "the copy was used a moment ago";
   KvPool::Slot* rows = pool.ClaimForRows(2, 0);
   ASSERT_NE(rows, nullptr) << "rows have nowhere else to go";
   EXPECT_EQ(pool.Find(1, 0), nullptr);
   EXPECT_EQ(pool.ClaimForRows(2, 1), nullptr) << "rows never give way";
   rows->holds = KvPool::Holds::kCopy;
-  for (int pass = 0; pass < 20; ++pass) pool.BeginPass(memory.data());
+  for (int pass = 0; pass < 20; ++pass) pool.BeginPass(memory.data(), memory.data());
   KvPool::Slot* copy = pool.ClaimForCopy(3, 0);
   ASSERT_NE(copy, nullptr);
   copy->holds = KvPool::Holds::kRows;
   pool.FreeSequence(1);
-  pool.BeginPass(memory.data() + 1);
+  pool.BeginPass(memory.data() + 1, memory.data() + 1);
   EXPECT_EQ(pool.ClaimForRows(3, 1), nullptr) << "the free slot is the pass's own";
+}
+
+TEST(KvPool, RowsGetSureSlotsWhileThereAreSome) {
+  const KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
+  alignas(64) std::array<std::byte, 8192> memory{};
+  const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape));
+  KvPool pool(shape, std::span(memory).first(4 * slot_bytes));
+  const std::byte* sure = memory.data() + 2 * slot_bytes;
+  pool.BeginPass(memory.data(), sure);
+  for (const uint32_t block : {0U, 1U, 2U}) ASSERT_NE(pool.ClaimForCopy(1, block), nullptr);
+  KvPool::Slot* rows = pool.ClaimForRows(1, 3);
+  ASSERT_NE(rows, nullptr);
+  EXPECT_GE(rows->memory, sure) << "a copy gives way, though another slot is free";
+  rows = pool.ClaimForRows(2, 0);
+  ASSERT_NE(rows, nullptr);
+  EXPECT_GE(rows->memory, sure);
+  rows = pool.ClaimForRows(3, 0);
+  ASSERT_NE(rows, nullptr) << "any is better than none";
+  EXPECT_LT(rows->memory, sure);
+  pool.BeginPass(sure, memory.data());
+  EXPECT_EQ(pool.ClaimForRows(4, 0), nullptr) << "the pass's own";
 }
 
 }  // namespace
