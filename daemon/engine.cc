@@ -219,21 +219,24 @@ void Engine::Rest() {
 std::chrono::milliseconds Engine::KeepRoom() {
   if (!pressure_) return std::chrono::milliseconds::max();
   const uint64_t spare = plan_.options.spare_bytes;
-  // Who idles looks seldom, and has no use for the spare.
+  // Who idles looks seldom, and has no use for the spare; who begins to work looks before it is
+  // used again.
   const bool idle = !scheduler_->HasWork();
+  if (idle_ && !idle) pressure_->LookNext();
   const uint64_t at_rest = idle ? runner_->SpareInUse() : 0;
   const auto with_spare = [&](uint64_t yielded) { return std::max(yielded, at_rest); };
   pressure_->SetSpare(spare, scheduler_->status().active);
   const uint64_t before = pressure_->yielded_bytes();
   // What the gauge says next counts on what it has said.
   if (!runner_->Yield(with_spare(before))) return pressure_->IdlePeriod();
-  const uint64_t wanted =
-      pressure_->Yield(MovableBytes(plan_), [&](uint64_t yielded, uint64_t enough) {
-        return runner_->Growth(with_spare(yielded), enough);
-      });
+  idle_ = idle;
+  const uint64_t wanted = pressure_->Yield(std::max(MovableBytes(plan_), spare),
+                                           [&](uint64_t yielded, uint64_t enough) {
+                                             return runner_->Growth(with_spare(yielded), enough);
+                                           });
   runner_->Yield(with_spare(wanted));
-  if ((wanted > spare) != (before > spare)) {
-    const bool pressed = wanted > spare;
+  const bool pressed = wanted >= spare + PressureGauge::kUnit;
+  if (pressed != (before >= spare + PressureGauge::kUnit)) {
     LogLine(pressed ? LogLevel::kNotice : LogLevel::kInfo, "pressure")
         .Add("note", pressed ? "the control group is nearly full: resident weights give way"
                              : "the resident weights have their room again")

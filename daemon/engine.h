@@ -82,6 +82,7 @@ class Engine final : public StatusSource {
   // In the order of opening: destroyed from the last to the first.
   std::unique_ptr<Ceiling> ceiling_;
   std::optional<PressureGauge> pressure_;
+  bool idle_ = true;  // when room was kept last
   std::unique_ptr<RandomAccessFile> file_;
   std::unique_ptr<Model> model_;
   StateDir state_;

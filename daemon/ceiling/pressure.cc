@@ -77,14 +77,16 @@ void PressureGauge::Alarm(Clock::time_point now) {
 
 uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
   const Clock::time_point begin = clock_();
-  if (begin < next_look_) return yielded_bytes_;
+  if (begin < next_look_) return Yielded();
   looked_at_ = begin;
-  if (!Look(growth)) return yielded_bytes_;
-  if (left_bytes_ < needed_bytes_ && relieve_) {
+  if (!Look(growth)) return Yielded();
+  seen_ = true;
+  const Clock::time_point now = clock_();
+  if (left_bytes_ < needed_bytes_ && relieve_ && now >= next_relief_) {
+    next_relief_ = now + kReliefPeriod;
     relieve_();
     if (!Look(growth)) return yielded_bytes_;
   }
-  const Clock::time_point now = clock_();
   if (left_bytes_ < needed_bytes_) {
     const uint64_t missing = needed_bytes_ - left_bytes_;
     uint64_t wanted = yielded_bytes_ + AlignUp(missing, kUnit);

@@ -35,7 +35,7 @@ class PressureGauge {
   // How much more than that must be left once a unit that is taken back is filled, and for
   // how long before: twice as long after each time that it was too early.
   static constexpr uint64_t kEnoughLeft = uint64_t{256} << 10;
-  static constexpr std::chrono::milliseconds kCalm{500};
+  static constexpr std::chrono::milliseconds kCalm{200};
   static constexpr std::chrono::milliseconds kMostCalm{300'000};
   // Then a unit in this time is taken back.
   static constexpr std::chrono::milliseconds kBackPeriod{50};
@@ -66,7 +66,8 @@ class PressureGauge {
   PressureGauge(const CgroupFs& fs, int version, std::string limit_file, uint64_t limit_bytes,
                 std::function<Clock::time_point()> clock = Clock::now);
 
-  // The first `bytes` that are yielded are the arena's spare, which `requests` use at present.
+  // The first `bytes` that are yielded are the arena's spare, which `requests` use at present. It
+  // is all yielded until the numbers have been read.
   void SetSpare(uint64_t bytes, uint32_t requests) {
     spare_bytes_ = bytes;
     beside_spare_ = std::min(requests * kLeftPerRequest, kMostLeftForRequests);
@@ -75,6 +76,12 @@ class PressureGauge {
   // `relieve` gives back what can be had for next to nothing, and is called before anything is
   // yielded: mapped page cache of the process's own, which counts as in use.
   void SetRelief(std::function<void()> relieve) { relieve_ = std::move(relieve); }
+  // So often at most, for it writes, and may bring nothing.
+  static constexpr std::chrono::milliseconds kReliefPeriod{100};
+
+  // The next question is answered by a look, whatever the last one took: more of the arena may be
+  // in use from now on.
+  void LookNext() { next_look_ = {}; }
 
   // `growth(yielded, enough)`: bytes that the arena may take beyond what it has in RAM, before the
   // next look, if so much of it is given up; more than that where it is not above `enough`.
@@ -90,7 +97,7 @@ class PressureGauge {
 
   // As of the last look, and what Yield has said last.
   [[nodiscard]] uint64_t left_bytes() const { return left_bytes_; }
-  [[nodiscard]] uint64_t yielded_bytes() const { return yielded_bytes_; }
+  [[nodiscard]] uint64_t yielded_bytes() const { return Yielded(); }
 
  private:
   // False where it cannot be read.
@@ -98,6 +105,9 @@ class PressureGauge {
   // What should be left while so much is yielded.
   [[nodiscard]] uint64_t Least(uint64_t yielded) const {
     return yielded < spare_bytes_ ? kLeastLeft + beside_spare_ : kLeastLeft;
+  }
+  [[nodiscard]] uint64_t Yielded() const {
+    return seen_ ? yielded_bytes_ : std::max(yielded_bytes_, spare_bytes_);
   }
   // What may be taken of what is left beside `reserved`.
   [[nodiscard]] uint64_t LeftBeside(uint64_t reserved) const;
@@ -115,12 +125,14 @@ class PressureGauge {
   uint64_t needed_bytes_ = kLeastLeft;  // Least and what the arena may still take
   uint64_t needed_for_more_ = 0;        // to take a unit back
   uint64_t yielded_bytes_ = 0;
+  bool seen_ = false;  // there has been a look
   uint64_t spare_bytes_ = 0;
   uint64_t beside_spare_ = 0;
   uint64_t used_bytes_ = UINT64_MAX;  // as of the last look, page cache and all
   Clock::time_point looked_at_;       // last
   Clock::time_point watch_until_;
   Clock::time_point next_look_;
+  Clock::time_point next_relief_;
   Clock::duration look_takes_ = kQuickLook;
   Clock::time_point back_at_;  // when a unit may be taken back, at the earliest
   bool taken_back_ = false;    // since the last alarm

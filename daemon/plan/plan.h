@@ -5,7 +5,7 @@
 // The arena:  [ring of streamed tiles][values and work of the running group]
 //             [resident tiles][KV][small resident tiles]
 //
-// It may be larger than the budget by the spare, of which as much can be given up at any time: what
+// It may be larger than the budget by the spare, which can be given up between any two tiles: what
 // cannot give way (ring, values, a block for each request's newest keys and values) is planned
 // within the budget.
 //
@@ -32,13 +32,18 @@
 
 namespace thimble {
 
+// Of x86, and of ARM with pages of 4 KiB; an arena of at least one begins at one.
+inline constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+
 enum class Granularity : uint8_t { kHead, kOp, kAuto };
 std::string_view GranularityName(Granularity granularity);  // "head", "op", "auto"
 Result<Granularity> ParseGranularity(std::string_view text);
 
 struct PlanOptions {
   uint64_t budget_bytes = UINT64_MAX;  // for the arena; UINT64_MAX: no ceiling
-  uint64_t spare_bytes = 0;  // beyond it, for what can give way; 0 where there is no ceiling
+  // Beyond it, for what can give way. Of a plan: what of it is planned for, 0 where there is no
+  // ceiling.
+  uint64_t spare_bytes = 0;
   Granularity granularity = Granularity::kAuto;
   uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
   uint32_t step_rows = 0;       // rows that leave the resident set alone; 0: max_rows
@@ -126,6 +131,13 @@ struct Plan {
 
 // Of the resident tiles, those that may give way: small ones do not.
 inline uint64_t MovableBytes(const Plan& plan) { return plan.resident_end - plan.resident_offset; }
+
+// Of the arena, what huge pages are to be used for.
+uint64_t HugeBytes(const Plan& plan);
+// What is before it cannot be given back: step_end, or where weights may be read more than once the
+// end of the huge page in which the ring ends, which the kernel may hold as a whole; small pages
+// where that one is not within the budget.
+uint64_t HeldEnd(const Plan& plan);
 
 // The group of stages [begin, end), with the place of its buffers in a pass of `rows` rows.
 Group PlaceGroup(const Model& model, const Plan& plan, uint32_t begin, uint32_t end, uint32_t rows);

@@ -225,8 +225,9 @@ void PlaceBehindRing(const Model& model, uint64_t ring_bytes, Plan* plan) {
 // the miniature at 16 MiB, half of its time, in the kernel's search for pages to throw out.
 bool HasRoomForKv(const Plan& plan) {
   uint64_t least = 0;
+  const uint64_t taken = SmallPlaceBytes(plan) + plan.step_end;
   return CheckedMul(plan.options.kv_slot_bytes, plan.options.kv_least_slots, &least) &&
-         least <= plan.options.budget_bytes - plan.step_end - SmallPlaceBytes(plan);
+         taken <= plan.options.budget_bytes && least <= plan.options.budget_bytes - taken;
 }
 
 Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes, uint32_t rows) {
@@ -264,6 +265,16 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
 }
 
 }  // namespace
+
+uint64_t HugeBytes(const Plan& plan) {
+  return AlignDown(std::max(plan.kv_offset, plan.resident_end), kHugePageBytes);
+}
+
+uint64_t HeldEnd(const Plan& plan) {
+  if (!plan.Streams()) return plan.step_end;
+  const uint64_t page_end = AlignUp(plan.ring_bytes, kHugePageBytes);
+  return page_end <= plan.options.budget_bytes ? std::max(plan.step_end, page_end) : plan.step_end;
+}
 
 std::string_view GranularityName(Granularity granularity) {
   switch (granularity) {
@@ -324,6 +335,10 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& given) {
       }
     }
   }
+  // As it is read, a tile begins and ends in the middle of a page: with it, the ring's places fill
+  // huge pages.
+  const uint64_t page =
+      options.tile_bytes == 0 && options.budget_bytes != UINT64_MAX ? kReadAlignment : 0;
   uint64_t smallest = UINT64_MAX;
   const uint32_t step_rows = options.step_rows == 0 ? options.max_rows : options.step_rows;
   size_t step_groups = 0;  // of a plan for step_rows alone
@@ -332,16 +347,20 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& given) {
     // A prompt's rows are not worth reads that are all latency in every pass, nor more groups.
     const uint64_t last_tile = std::min(wide ? kFairTile : kSmallestTile, first_tile);
     for (uint64_t tile = first_tile; tile >= last_tile; tile /= 2) {
-      Plan plan = TryPlan(model, options, tile, rows);
+      Plan plan = TryPlan(model, options, tile - page, rows);
       smallest = std::min(smallest, plan.peak_bytes);
       if (plan.peak_bytes > options.budget_bytes) continue;
       if (wide) {
-        if (step_groups == 0) step_groups = TryPlan(model, options, tile, step_rows).groups.size();
+        if (step_groups == 0)
+          step_groups = TryPlan(model, options, tile - page, step_rows).groups.size();
         if (plan.groups.size() > step_groups) break;
       }
       if (options.budget_bytes == UINT64_MAX) plan.options.budget_bytes = kNoBudget;
       ChooseResident(&plan);
       plan.options.budget_bytes = options.budget_bytes;
+      const uint64_t budget = AlignDown(options.budget_bytes, kPage);
+      plan.options.spare_bytes =
+          std::min(options.spare_bytes, plan.peak_bytes - std::min(plan.peak_bytes, budget));
       for (const Tile& tile_of_pass : plan.tiles) {
         if (!tile_of_pass.resident()) plan.pass_bytes += tile_of_pass.bytes;
       }

@@ -12,15 +12,13 @@
 #include <memory>
 #include <span>
 
+#include "daemon/plan/plan.h"
 #include "storage/base/status.h"
 
 namespace thimble {
 
 class Arena {
  public:
-  // Of x86, and of ARM with pages of 4 KiB; an arena of at least one begins at one.
-  static constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
-
   // RESOURCE_EXHAUSTED where the kernel refuses the mapping. The memory is zero and page-aligned.
   // Huge pages are asked for in the first `huge_bytes`: what is used little by little and given
   // back should not be among them.

@@ -7,16 +7,6 @@
 
 namespace thimble {
 
-uint64_t HugeBytes(const Plan& plan) {
-  return AlignDown(std::max(plan.kv_offset, plan.resident_end), Arena::kHugePageBytes);
-}
-
-uint64_t HeldEnd(const Plan& plan) {
-  if (!plan.Streams()) return plan.step_end;
-  const uint64_t page_end = AlignUp(plan.ring_bytes, Arena::kHugePageBytes);
-  return page_end <= HugeBytes(plan) ? std::max(plan.step_end, page_end) : plan.step_end;
-}
-
 uint64_t ArenaRoom::KvBegin() const {
   const std::byte* begin = kv_.ram_begin();
   return begin == nullptr ? plan_.small_offset : static_cast<uint64_t>(begin - arena_.all().data());
@@ -28,7 +18,8 @@ uint64_t ArenaRoom::LimitWith(uint64_t yielded) const {
   // What lies at the end of the arena for keys and values that are not there is not counted on.
   const uint64_t in_use = std::min(end, plan_.resident_end);
   const uint64_t limit = in_use - std::min(in_use, yielded);
-  return std::max(HeldEnd(plan_), AlignDown(limit, kReadAlignment));
+  // Rows may lie before what is held, where they got no other place.
+  return std::min(end, std::max(HeldEnd(plan_), AlignDown(limit, kReadAlignment)));
 }
 
 void ArenaRoom::Give(uint64_t begin, uint64_t end) {
@@ -48,9 +39,12 @@ void ArenaRoom::Release(uint64_t values_end) {
 }
 
 void ArenaRoom::ReleaseSlot(std::span<std::byte> memory) {
-  const auto begin = static_cast<uint64_t>(memory.data() - arena_.all().data());
-  arena_.UseSmallPages(begin, begin + memory.size());
-  Give(begin, begin + memory.size());
+  const auto offset = static_cast<uint64_t>(memory.data() - arena_.all().data());
+  const uint64_t begin = std::max(offset, HeldEnd(plan_));
+  const uint64_t end = offset + memory.size();
+  if (begin >= end) return;
+  arena_.UseSmallPages(begin, end);
+  Give(begin, end);
 }
 
 void ArenaRoom::ReleaseWideValues() {

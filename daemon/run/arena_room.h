@@ -17,12 +17,6 @@
 
 namespace thimble {
 
-// Of the arena, what huge pages are to be used for.
-uint64_t HugeBytes(const Plan& plan);
-// What is before it cannot be given back: step_end, or where weights may be read more than once the
-// end of the huge page in which the ring ends, which the kernel may hold as a whole.
-uint64_t HeldEnd(const Plan& plan);
-
 class ArenaRoom {
  public:
   // All must outlive it.

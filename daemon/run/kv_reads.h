@@ -114,7 +114,9 @@ class KvReads {
   std::vector<Attention> attentions_;  // one a layer
   uint32_t n_attentions_ = 0;          // of this pass
   std::span<const ActiveItem> items_;
-  bool active_ = false;  // some blocks are not in RAM
+  // Some blocks were not in RAM when the pass began. Where all were, those that give way meanwhile
+  // come from the map until it ends.
+  bool active_ = false;
   Position next_;
   bool found_ = false;  // Before has found it, at offset_
   uint64_t offset_ = 0;

@@ -440,7 +440,7 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
                            Arena::Map(plan.peak_bytes, HugeBytes(plan)));
   // What is registered is held, and with it the huge page in which it ends.
   const uint64_t held_end = HeldEnd(plan);
-  arena->UseSmallPages(held_end, AlignUp(held_end, Arena::kHugePageBytes));
+  arena->UseSmallPages(held_end, AlignUp(held_end, kHugePageBytes));
   // Only the ring and the embedding's buffers are read into: the resident set needs no registering.
   const std::span<std::byte> read_into =
       arena->all().first(plan.Streams() ? static_cast<size_t>(plan.step_end) : 0);

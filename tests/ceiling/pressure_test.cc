@@ -212,19 +212,19 @@ TEST_P(PressureTest, ItIsTakenBackAUnitAtATimeWhenThereHasBeenRoomForAWhile) {
   group_.used += kUnit;
   EXPECT_EQ(At(milliseconds(11'200)), kUnit);
   group_.used -= kUnit;
-  EXPECT_EQ(At(milliseconds(11'600)), kUnit) << "there was no room a moment ago";
+  EXPECT_EQ(At(milliseconds(11'300)), kUnit) << "there was no room a moment ago";
   EXPECT_EQ(At(milliseconds(11'700)), 0U);
 }
 
 TEST_P(PressureTest, WhatWasTakenBackTooEarlyIsLeftAloneForLonger) {
-  int at = 0;  // half seconds
+  int at = 0;  // fifths of a second
   std::vector<int> waited;
   for (int round = 0; round < 5; ++round) {
     group_.used = 23 * kMiB + kUnit;
-    ASSERT_EQ(At(milliseconds(500 * at)), kUnit);
+    ASSERT_EQ(At(milliseconds(200 * at)), kUnit);
     group_.used = 18 * kMiB;
     const int alarm = at;
-    while (At(milliseconds(500 * ++at)) != 0) ASSERT_LT(at, alarm + 400);
+    while (At(milliseconds(200 * ++at)) != 0) ASSERT_LT(at, alarm + 400);
     waited.push_back(at - alarm);
     ++at;
   }
@@ -235,7 +235,6 @@ TEST_P(PressureTest, WhatWasTakenBackTooEarlyIsLeftAloneForLonger) {
 TEST_P(PressureTest, TheSpareIsGivenUpWhileThereIsMoreLeft) {
   const uint64_t spare = 4 * kMiB;
   group_.used = 22 * kMiB;
-  gauge_.SetSpare(spare, 0);
   EXPECT_EQ(At(milliseconds(0)), 0U);
   gauge_.SetSpare(spare, 4);
   EXPECT_EQ(At(milliseconds(20)), 0U) << "2 MiB are left, and as much is enough";
@@ -275,8 +274,37 @@ TEST_P(PressureTest, WhatIsToBeHadForNothingIsTakenFirst) {
   EXPECT_EQ(At(milliseconds(20)), 0U);
   EXPECT_EQ(relieved, 1);
   group_.cache = 0;
-  EXPECT_EQ(At(milliseconds(40)), kLeast);
+  EXPECT_EQ(At(milliseconds(140)), kLeast);
   EXPECT_EQ(relieved, 2);
+}
+
+TEST_P(PressureTest, ButSeldom) {
+  int relieved = 0;
+  gauge_.SetRelief([&] { ++relieved; });
+  group_.used = 24 * kMiB;
+  for (int ms = 0; ms < 300; ms += 2) At(milliseconds(ms));
+  EXPECT_EQ(relieved, 3);
+}
+
+TEST_P(PressureTest, TheSpareIsLeftAloneUntilTheNumbersAreKnown) {
+  gauge_.SetSpare(kMiB, 1);
+  group_.gone = true;
+  EXPECT_EQ(gauge_.yielded_bytes(), kMiB);
+  EXPECT_EQ(At(milliseconds(0)), kMiB);
+  EXPECT_EQ(At(seconds(9)), kMiB);
+  group_.gone = false;
+  group_.used = 8 * kMiB;
+  EXPECT_EQ(At(seconds(10)), 0U);
+  EXPECT_EQ(gauge_.yielded_bytes(), 0U);
+}
+
+TEST_P(PressureTest, WhoBeginsToWorkLooksAtOnce) {
+  group_.used = 8 * kMiB;
+  EXPECT_EQ(At(milliseconds(0)), 0U);
+  group_.used = 24 * kMiB;
+  EXPECT_EQ(At(milliseconds(1)), 0U) << "as of the last look";
+  gauge_.LookNext();
+  EXPECT_EQ(At(milliseconds(1)), kLeast);
 }
 
 TEST_P(PressureTest, ALimitThatWasRaisedIsHeeded) {

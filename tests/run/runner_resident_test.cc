@@ -172,6 +172,64 @@ TEST_F(RunnerTest, TheSpareIsGivenUpByKeysAndValuesToo) {
   for (const auto& [row, logits] : recorder.rows) EXPECT_TRUE(logits == expected.at(row)) << row;
 }
 
+// Rows that got a place in the huge page in which the ring ends stay there until the pass is over,
+// and no tile comes over them.
+TEST_F(RunnerTest, RowsBeforeWhatIsHeldAreLeftAloneByTiles) {
+  const std::vector<int32_t> tokens = SomeTokens(448 + 12);
+  const std::vector<int32_t> others = SomeTokens(40, 5);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 1);
+  const Logits expected_others = Run(others, 1);
+  PlanOptions options = Options(Granularity::kAuto, 2100 * kKiB, 64);
+  options.step_rows = options.max_logit_rows = 8;
+  options.spare_bytes = kMiB;
+  kv_ram_tokens_ = 512;
+  Open(options);
+  const Plan& plan = *session_.plan;
+  ASSERT_GT(HeldEnd(plan), plan.kv_offset);
+  ASSERT_LT(plan.kv_offset, plan.resident_end);
+  KvSequence a = Sequence(tokens);
+  KvSequence b = Sequence(others);
+  Recorder of_a;
+  Recorder of_b;
+  const auto begin = [&](uint32_t rows_of_a, uint32_t rows_of_b) {
+    const auto item = [](KvSequence& sequence, const std::vector<int32_t>& all, uint32_t rows,
+                         Recorder* recorder) {
+      recorder->first_row = sequence.n_tokens + rows - 1;
+      return PassItem{&sequence, std::span(all).subspan(sequence.n_tokens, rows), 1, recorder};
+    };
+    std::vector<PassItem> items;
+    if (rows_of_a > 0) items.push_back(item(a, tokens, rows_of_a, &of_a));
+    if (rows_of_b > 0) items.push_back(item(b, others, rows_of_b, &of_b));
+    const Status status = session_.runner->Begin(items);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  };
+  const auto step = [&] {
+    const Result<bool> done = session_.runner->Step();
+    EXPECT_TRUE(done.ok()) << done.status().ToString();
+    return !done.ok() || *done;
+  };
+  for (int chunk = 0; chunk < 7; ++chunk) {
+    begin(64, 0);
+    while (!step()) continue;
+  }
+  for (int pass = 0; pass < 2; ++pass) {
+    begin(1, 0);  // all of the first one's blocks have their places
+    while (!step()) continue;
+  }
+  for (int pass = 0; pass < 8; ++pass) {
+    begin(1, 1);
+    for (int steps = 0; !step(); ++steps) {
+      if (pass >= 2 && steps == 3 * pass) session_.runner->Yield(pass % 2 == 0 ? kMiB : 0);
+    }
+  }
+  ASSERT_TRUE(session_.kv->CloseSequence(a).ok());
+  ASSERT_TRUE(session_.kv->CloseSequence(b).ok());
+  for (const auto& [row, logits] : of_a.rows) EXPECT_TRUE(logits == expected.at(row)) << row;
+  for (const auto& [row, logits] : of_b.rows) EXPECT_TRUE(logits == expected_others.at(row)) << row;
+  EXPECT_EQ(of_b.rows.size(), 8U);
+}
+
 TEST_F(RunnerTest, ResidentWeightsAreReadOnce) {
   Open(Options(Granularity::kAuto, UINT64_MAX, 64));
   Run(SomeTokens(4), 4);
