@@ -76,8 +76,9 @@ class PressureGauge {
   // `relieve` gives back what can be had for next to nothing, and is called before anything is
   // yielded: mapped page cache of the process's own, which counts as in use.
   void SetRelief(std::function<void()> relieve) { relieve_ = std::move(relieve); }
-  // So often at most, for it writes, and may bring nothing.
-  static constexpr std::chrono::milliseconds kReliefPeriod{100};
+  // So often at most, for it may bring nothing; what it finds to be written begins to be, and is to
+  // be had the next time.
+  static constexpr std::chrono::milliseconds kReliefPeriod{10};
 
   // The next question is answered by a look, whatever the last one took: more of the arena may be
   // in use from now on.
