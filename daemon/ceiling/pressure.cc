@@ -77,9 +77,9 @@ void PressureGauge::Alarm(Clock::time_point now) {
 
 uint64_t PressureGauge::Yield(uint64_t most_bytes, const Growth& growth) {
   const Clock::time_point begin = clock_();
-  if (begin < next_look_) return Yielded();
+  if (begin < next_look_) return yielded_bytes();
   looked_at_ = begin;
-  if (!Look(growth)) return Yielded();
+  if (!Look(growth)) return yielded_bytes();
   seen_ = true;
   const Clock::time_point now = clock_();
   if (left_bytes_ < needed_bytes_ && relieve_ && now >= next_relief_) {

@@ -98,7 +98,9 @@ class PressureGauge {
 
   // As of the last look, and what Yield has said last.
   [[nodiscard]] uint64_t left_bytes() const { return left_bytes_; }
-  [[nodiscard]] uint64_t yielded_bytes() const { return Yielded(); }
+  [[nodiscard]] uint64_t yielded_bytes() const {
+    return seen_ ? yielded_bytes_ : std::max(yielded_bytes_, spare_bytes_);
+  }
 
  private:
   // False where it cannot be read.
@@ -106,9 +108,6 @@ class PressureGauge {
   // What should be left while so much is yielded.
   [[nodiscard]] uint64_t Least(uint64_t yielded) const {
     return yielded < spare_bytes_ ? kLeastLeft + beside_spare_ : kLeastLeft;
-  }
-  [[nodiscard]] uint64_t Yielded() const {
-    return seen_ ? yielded_bytes_ : std::max(yielded_bytes_, spare_bytes_);
   }
   // What may be taken of what is left beside `reserved`.
   [[nodiscard]] uint64_t LeftBeside(uint64_t reserved) const;
