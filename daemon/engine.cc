@@ -225,7 +225,7 @@ std::chrono::milliseconds Engine::KeepRoom() {
   if (idle_ && !idle) pressure_->LookNext();
   const uint64_t at_rest = idle ? runner_->SpareInUse() : 0;
   const auto with_spare = [&](uint64_t yielded) { return std::max(yielded, at_rest); };
-  pressure_->SetSpare(spare, scheduler_->status().active);
+  pressure_->SetSpare(spare, scheduler_->n_active());
   const uint64_t before = pressure_->yielded_bytes();
   // What the gauge says next counts on what it has said.
   if (!runner_->Yield(with_spare(before))) return pressure_->IdlePeriod();

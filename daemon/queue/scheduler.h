@@ -92,6 +92,8 @@ class Scheduler {
   virtual Status Step() = 0;
 
   [[nodiscard]] virtual SchedulerStatus status() const = 0;
+  // Of it, alone: it is asked for in every turn of the event loop.
+  [[nodiscard]] virtual uint32_t n_active() const { return status().active; }
 
   // Of a request that were submitted now: seconds until it starts, estimated from what passes have
   // taken; 0 where a slot is free, or nothing has been measured yet. Both take some microseconds

@@ -105,6 +105,7 @@ class SchedulerImpl final : public Scheduler {
   [[nodiscard]] bool HasWork() const override;
   Status Step() override;
   [[nodiscard]] SchedulerStatus status() const override;
+  [[nodiscard]] uint32_t n_active() const override { return Count(State::kActive); }
   [[nodiscard]] double EstimatedWaitSeconds() override;
   [[nodiscard]] double RetryAfterSeconds() override;
 
