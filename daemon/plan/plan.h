@@ -132,8 +132,6 @@ struct Plan {
 // Of the resident tiles, those that may give way: small ones do not.
 inline uint64_t MovableBytes(const Plan& plan) { return plan.resident_end - plan.resident_offset; }
 
-// Of the arena, what huge pages are to be used for.
-uint64_t HugeBytes(const Plan& plan);
 // What is before it cannot be given back: step_end, or where weights may be read more than once the
 // end of the huge page in which the ring ends, which the kernel may hold as a whole; small pages
 // where that one is not within the budget.

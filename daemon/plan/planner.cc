@@ -266,10 +266,6 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
 
 }  // namespace
 
-uint64_t HugeBytes(const Plan& plan) {
-  return AlignDown(std::max(plan.kv_offset, plan.resident_end), kHugePageBytes);
-}
-
 uint64_t HeldEnd(const Plan& plan) {
   if (!plan.Streams()) return plan.step_end;
   const uint64_t page_end = AlignUp(plan.ring_bytes, kHugePageBytes);

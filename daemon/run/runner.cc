@@ -437,7 +437,7 @@ Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& pla
                                              RandomAccessFile& file, ReaderBackend backend,
                                              KvCache& kv, StageStore& store) {
   THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena,
-                           Arena::Map(plan.peak_bytes, HugeBytes(plan)));
+                           Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, plan.resident_end)));
   // What is registered is held, and with it the huge page in which it ends.
   const uint64_t held_end = HeldEnd(plan);
   arena->UseSmallPages(held_end, AlignUp(held_end, kHugePageBytes));
