@@ -63,7 +63,8 @@ uint64_t ArenaRoom::MostWith(uint64_t yielded) const {
   // For a prompt's values keys and values make room.
   const uint64_t wide_end = std::max(plan_.wide_end, HeldEnd(plan_));
   const uint64_t wide = std::min(wide_end + back, plan_.peak_bytes - plan_.options.spare_bytes);
-  return std::max(front + back, wide);
+  // A small arena ends before a huge page would.
+  return std::min(std::max(front + back, wide), plan_.peak_bytes);
 }
 
 uint64_t ArenaRoom::SpareInUse() const {
