@@ -95,6 +95,17 @@ class RunnerTest : public testing::Test {
     return std::move(sequence).value();
   }
 
+  void Begin(std::span<const PassItem> items) {
+    const Status status = session_.runner->Begin(items);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  }
+  // True where the pass is over.
+  bool Step() {
+    const Result<bool> done = session_.runner->Step();
+    EXPECT_TRUE(done.ok()) << done.status().ToString();
+    return !done.ok() || *done;
+  }
+
   Status Pass(std::span<const PassItem> items) {
     THIMBLE_RETURN_IF_ERROR(session_.runner->Begin(items));
     for (bool done = false; !done;) {

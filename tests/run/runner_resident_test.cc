@@ -80,9 +80,7 @@ TEST_F(RunnerTest, ResidentWeightsThatAreYieldedAndTakenBackChangeNothing) {
     if (read.size() == 2) runner.Yield(2 * kMiB);
     if (read.size() == 4) runner.Yield(0);
     for (bool done = false; !done;) {
-      const Result<bool> step = runner.Step();
-      ASSERT_TRUE(step.ok()) << step.status().ToString();
-      done = *step;
+      done = Step();
       const bool steady = read.size() >= 2 && read.size() < 6;
       if (!steady && ++steps % 3 == 0) runner.Yield(steps % 2 == 0 ? steps % 5 * 64 * kKiB : 0);
     }
@@ -126,31 +124,34 @@ TEST_F(RunnerTest, TheSpareIsGivenUpByKeysAndValuesToo) {
     recorder.first_row = at + rows - wanted;
     const PassItem item = {&sequence, std::span(tokens).subspan(at, rows), wanted, &recorder};
     at += rows;
-    const Status status = runner.Begin({&item, 1});
-    ASSERT_TRUE(status.ok()) << status.ToString();
-  };
-  const auto step = [&] {
-    const Result<bool> done = runner.Step();
-    EXPECT_TRUE(done.ok()) << done.status().ToString();
-    return !done.ok() || *done;
+    Begin({&item, 1});
   };
   for (const uint32_t rows : {64U, 64U, 64U, 64U, 64U, 64U, 64U, 1U, 1U}) {
     begin(rows);
-    while (!step()) continue;
+    while (!Step()) continue;
   }
   const uint64_t slot = plan.options.kv_slot_bytes;
   ASSERT_GT(in_ram() + slot, plan.peak_bytes) << "full";
+  // Who idles yields what of the spare is in use: the arena is within the budget then.
+  EXPECT_GT(runner.SpareInUse() + slot, spare);
+  ASSERT_TRUE(runner.Yield(runner.SpareInUse()));
+  EXPECT_LE(in_ram(), options.budget_bytes + kReadAlignment);
+  ASSERT_TRUE(runner.Yield(0));
+  for (int pass = 0; pass < 2; ++pass) {
+    begin(1);
+    while (!Step()) continue;
+  }
   const uint64_t before = session_.kv->stats().ram_blocks;
   begin(1);
-  for (int steps = 0; !step(); ++steps) {
+  for (int steps = 0; !Step(); ++steps) {
     if (steps != 10) continue;
-    while (!runner.Yield(spare)) ASSERT_FALSE(step());
+    while (!runner.Yield(spare)) ASSERT_FALSE(Step());
     EXPECT_LT(session_.kv->stats().ram_blocks, before);
     EXPECT_LE(in_ram(), plan.peak_bytes - spare + slot);
   }
   for (int pass = 0; pass < 3; ++pass) {
     begin(1);
-    while (!step()) continue;
+    while (!Step()) continue;
     EXPECT_LE(in_ram(), plan.peak_bytes - spare + kReadAlignment);
     EXPECT_LE(runner.Growth(spare, 0), 64 * kKiB);
   }
@@ -160,12 +161,12 @@ TEST_F(RunnerTest, TheSpareIsGivenUpByKeysAndValuesToo) {
     begin(rows);
     do {
       if (++steps % 5 == 0) runner.Yield(steps % 3 * 256 * kKiB);
-    } while (!step());
+    } while (!Step());
   }
   ASSERT_TRUE(runner.Yield(0));
   while (at < tokens.size()) {
     begin(1);
-    while (!step()) continue;
+    while (!Step()) continue;
   }
   EXPECT_GE(session_.kv->stats().ram_blocks, before) << "they come back";
   ASSERT_TRUE(session_.kv->CloseSequence(sequence).ok());
@@ -201,25 +202,19 @@ TEST_F(RunnerTest, RowsBeforeWhatIsHeldAreLeftAloneByTiles) {
     std::vector<PassItem> items;
     if (rows_of_a > 0) items.push_back(item(a, tokens, rows_of_a, &of_a));
     if (rows_of_b > 0) items.push_back(item(b, others, rows_of_b, &of_b));
-    const Status status = session_.runner->Begin(items);
-    ASSERT_TRUE(status.ok()) << status.ToString();
-  };
-  const auto step = [&] {
-    const Result<bool> done = session_.runner->Step();
-    EXPECT_TRUE(done.ok()) << done.status().ToString();
-    return !done.ok() || *done;
+    Begin(items);
   };
   for (int chunk = 0; chunk < 7; ++chunk) {
     begin(64, 0);
-    while (!step()) continue;
+    while (!Step()) continue;
   }
   for (int pass = 0; pass < 2; ++pass) {
     begin(1, 0);  // all of the first one's blocks have their places
-    while (!step()) continue;
+    while (!Step()) continue;
   }
   for (int pass = 0; pass < 8; ++pass) {
     begin(1, 1);
-    for (int steps = 0; !step(); ++steps) {
+    for (int steps = 0; !Step(); ++steps) {
       if (pass >= 2 && steps == 3 * pass) session_.runner->Yield(pass % 2 == 0 ? kMiB : 0);
     }
   }
