@@ -436,8 +436,9 @@ Status StagedRunner::Complete() {
 Result<std::unique_ptr<Runner>> Runner::Open(const Model& model, const Plan& plan,
                                              RandomAccessFile& file, ReaderBackend backend,
                                              KvCache& kv, StageStore& store) {
-  THIMBLE_ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena,
-                           Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, plan.resident_end)));
+  THIMBLE_ASSIGN_OR_RETURN(
+      std::unique_ptr<Arena> arena,
+      Arena::Map(plan.peak_bytes, std::max(plan.kv_offset, plan.resident_end)));
   // What is registered is held, and with it the huge page in which it ends.
   const uint64_t held_end = HeldEnd(plan);
   arena->UseSmallPages(held_end, AlignUp(held_end, kHugePageBytes));
