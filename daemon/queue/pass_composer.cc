@@ -15,6 +15,12 @@ size_t FirstAfter(std::span<const PassCandidate> candidates, uint64_t number) {
 
 }  // namespace
 
+uint32_t PassComposer::WholeBlocks(uint32_t done, uint32_t take) const {
+  const uint32_t end = (done + take) / limits_.block_tokens * limits_.block_tokens;
+  if (end > done) return end - done;
+  return prompt_had_row_ ? 0 : take;
+}
+
 void PassComposer::Compose(std::span<const PassCandidate> candidates,
                            std::vector<PassShare>* shares) {
   shares->clear();
@@ -46,6 +52,8 @@ void PassComposer::Compose(std::span<const PassCandidate> candidates,
     // Without a row of logits left, all but the last token are computed now.
     if (take == pending && logit_rows == 0) --take;
     const bool wants_logits = take == pending;
+    if (!wants_logits) take = WholeBlocks(candidates[c].done, take);
+    if (take == 0) continue;
     if (wants_logits) --logit_rows;
     shares->push_back({c, take, wants_logits});
     rows -= take;

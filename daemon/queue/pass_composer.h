@@ -1,5 +1,7 @@
 // Which rows share the next pass: one for each request that generates, then prompt rows for the
-// request whose turn it is and, where it needs fewer than there is room for, for those after it.
+// request whose turn it is and, where it needs fewer than there is room for, for those after it. A
+// prompt that is not computed to its end stops where a block of keys and values does: rows of a
+// block that is not full would go to the disk one by one, and come back in the next pass.
 // Called by: the scheduler, once a pass. Memory: none of its own.
 #pragma once
 
@@ -14,13 +16,15 @@ struct PassLimits {
   uint32_t max_rows = 64;       // at least 1
   uint32_t max_logit_rows = 4;  // at least 1
   uint32_t prompt_chunk = 64;   // prompt rows of one pass, at least 1
+  uint32_t block_tokens = 1;    // of keys and values, at least 1
 };
 
-// A request that could go on. `pending`: tokens that are known and not computed yet; the last of
-// them wants logits. One with nothing pending is passed over.
+// A request that could go on. `pending`: tokens that are known and not computed yet, behind `done`
+// that are; the last of them wants logits. One with nothing pending is passed over.
 struct PassCandidate {
   uint64_t number = 0;
   uint32_t pending = 0;
+  uint32_t done = 0;
 };
 
 struct PassShare {
@@ -41,6 +45,10 @@ class PassComposer {
   void Compose(std::span<const PassCandidate> candidates, std::vector<PassShare>* shares);
 
  private:
+  // Of `take` rows, fewer than are pending, those that end with a block; where none does, all for
+  // the pass's first prompt, which has to get on, and none for another.
+  [[nodiscard]] uint32_t WholeBlocks(uint32_t done, uint32_t take) const;
+
   const PassLimits limits_;
   uint64_t token_turn_ = 0;  // number of the last request served when there were too few rows
   uint64_t prompt_turn_ =

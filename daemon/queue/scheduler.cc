@@ -61,7 +61,8 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
       store_(store),
       journal_(journal),
       slots_(options_.max_active),
-      composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk}),
+      composer_(
+          {options_.max_rows, options_.max_logit_rows, options_.prompt_chunk, kKvBlockTokens}),
       estimate_(options_.max_active, options_.prompt_chunk) {
   const size_t n = options_.max_active;
   items_.reserve(n);

@@ -18,7 +18,8 @@ void SchedulerImpl::BeginPass() {
   if (suspect != nullptr) candidate_requests_.assign(1, suspect);
   for (const LiveRequest* request : candidate_requests_) {
     const auto n_tokens = static_cast<uint32_t>(request->tokens.size());
-    candidates_.push_back({request->number, n_tokens - request->sequence.n_tokens});
+    const uint32_t done = request->sequence.n_tokens;
+    candidates_.push_back({request->number, n_tokens - done, done});
   }
   composer_.Compose(candidates_, &shares_);
   if (shares_.empty()) return;

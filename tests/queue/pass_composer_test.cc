@@ -49,6 +49,24 @@ TEST(PassComposer, PromptsTakeTurnsAndShareWhatAShortOneLeaves) {
   EXPECT_EQ(Compose(composer, {{1, 84}, {2, 1}, {3, 30}}), (Rows{{1, 10}, {2, 1}}));
 }
 
+TEST(PassComposer, APromptThatIsNotDoneStopsWhereABlockDoes) {
+  PassComposer composer({20, 4, 20, 8});
+  // Of 20 rows 16 are two blocks; the next prompt's four would be none.
+  EXPECT_EQ(Compose(composer, {{1, 100}, {2, 50}}), (Rows{{1, 16}}));
+  // From the third token on the first block ends with the eighth.
+  EXPECT_EQ(Compose(composer, {{1, 84, 16}, {2, 50, 3}}), (Rows{{2, 13}}));
+  // One that ends here has all its rows, what is left of them goes to whole blocks again.
+  EXPECT_EQ(Compose(composer, {{1, 7, 96}, {2, 37, 16}}), (Rows{{1, 7}, {2, 8}}));
+}
+
+TEST(PassComposer, APromptGetsOnWhereNoBlockEnds) {
+  PassComposer composer({6, 4, 5, 8});
+  EXPECT_EQ(Compose(composer, {{1, 1, 9}, {2, 100, 1}, {3, 100, 0}}), (Rows{{1, 1}, {2, 5}}));
+  EXPECT_EQ(Compose(composer, {{1, 1, 10}, {2, 95, 6}, {3, 100, 0}}), (Rows{{1, 1}, {3, 5}}));
+  EXPECT_EQ(Compose(composer, {{1, 1, 11}, {2, 95, 6}, {3, 95, 5}}),
+            (Rows{{1, 1}, {2, 2}, {3, 3}}));
+}
+
 TEST(PassComposer, TooFewRowsGoRound) {
   PassComposer composer({2, 4, 8});
   const Candidates three = {{1, 1}, {2, 1}, {3, 1}};
