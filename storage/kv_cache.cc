@@ -69,15 +69,15 @@ Result<KvSequence> KvCache::OpenSequence(std::span<const int32_t> prompt, uint32
   sequence.n_tokens = static_cast<uint32_t>(sequence.blocks.size()) * kKvBlockTokens;
   const auto taken = prompt.first(sequence.n_tokens);
   sequence.tokens.assign(taken.begin(), taken.end());
-  for (const KvBlockName& name : sequence.blocks) ++users_[name];
+  for (const KvBlockName& name : sequence.blocks) ++uses_[name].n_sequences;
   prefix_hit_tokens_ += sequence.n_tokens;
   return sequence;
 }
 
 Status KvCache::CloseSequence(KvSequence& sequence) {
   for (const KvBlockName& name : sequence.blocks) {
-    const auto user = users_.find(name);
-    if (user != users_.end() && --user->second == 0) users_.erase(user);
+    const auto use = uses_.find(name);
+    if (use != uses_.end() && --use->second.n_sequences == 0) uses_.erase(use);
   }
   if (ram_) ram_->FreeSequence(sequence.id);
   Status status = DropPending(sequence.id);
@@ -94,6 +94,25 @@ Status KvCache::CloseSequence(KvSequence& sequence) {
   }
   sequence = {};
   return status;
+}
+
+std::optional<uint64_t> KvCache::FileOffset(const KvSequence& sequence, uint32_t layer,
+                                            uint32_t block) {
+  const KvPool::Slot* slot = InRam(sequence, block);
+  if ((slot != nullptr && slot->Has(layer)) || !KvLayerHasOwnPages(shape_)) return std::nullopt;
+  const KvBlockName& name = sequence.blocks[block];
+  const auto use = uses_.find(name);
+  if (use == uses_.end()) return std::nullopt;
+  std::vector<uint64_t>& offsets = use->second.offsets;
+  offsets.resize(shape_.n_layers);
+  if (offsets[layer] == 0) {
+    const Result<LmdbTxn> txn = env_.BeginRead();
+    if (!txn.ok()) return std::nullopt;
+    const auto whole = index_->Layer(*txn, name, layer);
+    if (!whole.ok() || !*whole) return std::nullopt;
+    offsets[layer] = env_.FileOffset((*whole)->data()).value_or(0);
+  }
+  return offsets[layer] == 0 ? std::nullopt : std::optional(offsets[layer]);
 }
 
 Status KvCache::Check(const KvSequence& sequence, uint64_t n_new, const char* operation) const {
@@ -185,7 +204,7 @@ Result<bool> KvCache::MakeWay(LmdbTxn& txn, const KvBlockName& name, const KvBlo
   THIMBLE_ASSIGN_OR_RETURN(const auto match, index_->Find(txn, name, parent, tokens));
   if (match == KvBlockIndex::Match::kSame) return false;
   if (match == KvBlockIndex::Match::kNone) return true;
-  if (users_.contains(name)) {
+  if (uses_.contains(name)) {
     return InternalError(
         "append KV rows: a block of other tokens has the same name, and is in use");
   }

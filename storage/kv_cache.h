@@ -6,7 +6,8 @@
 // kept token by token under the sequence's own number until its block is full. docs/storage.md has
 // the byte formats. Called by: the attention and query/key/value stages, and admission (prefix
 // look-up). Memory: a sequence's tokens and block names (about 5 bytes a token, in the KvSequence)
-// and a count of users for each of its blocks (about 64 bytes per 32 tokens).
+// and, for each of its blocks, a count of users and where its layers are (about 100 bytes and 8 a
+// layer per 32 tokens).
 //
 // A copy of every key and value is on the disk: 32 tokens of one layer take BlockHalves() x 2 bytes
 // rounded up to LMDB's pages. Give the map a third more than the quota: LMDB needs it for tails,
@@ -162,10 +163,6 @@ class KvCache {
     Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
                 uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
                 KvHeadBlock* out);
-    // Where env().DataFile() has a full block of `sequence` at `layer`; nullopt where it is in RAM,
-    // or not to be found.
-    [[nodiscard]] std::optional<uint64_t> FileOffset(const KvSequence& sequence, uint32_t layer,
-                                                     uint32_t block) const;
 
    private:
     Reader(KvCache& cache, KvSource* source, LmdbTxn txn)
@@ -183,6 +180,12 @@ class KvCache {
     const std::byte* whole_ = nullptr;  // [n_kv_heads][2][kKvBlockTokens][head_dim]
     std::array<const std::byte*, kKvBlockTokens> rows_{};  // each [n_kv_heads][2][head_dim]
   };
+
+  // Where env().DataFile() has a full block of `sequence` at `layer`; nullopt where it is in RAM,
+  // shares its pages with others, and so may move, or is not to be found. Looked up once while any
+  // sequence has the block: LMDB's tree has to be read for it, page by page.
+  [[nodiscard]] std::optional<uint64_t> FileOffset(const KvSequence& sequence, uint32_t layer,
+                                                   uint32_t block);
 
   struct Stats {
     uint64_t blocks = 0;             // full blocks kept
@@ -206,6 +209,12 @@ class KvCache {
     uint64_t sequence;
     uint32_t block;
     bool stale;  // overwritten by later rows of the same positions
+  };
+
+  // A block that open sequences use: how many, and where the file has its layers.
+  struct Use {
+    uint32_t n_sequences = 0;
+    std::vector<uint64_t> offsets;  // 0: not looked up yet; empty: none is
   };
 
   // A block in RAM that rows have completed, on its way to LMDB.
@@ -257,7 +266,7 @@ class KvCache {
   uint64_t next_sequence_ = 1;
   uint64_t prefix_hit_tokens_ = 0;
   uint64_t evicted_blocks_ = 0;
-  std::unordered_map<KvBlockName, uint32_t, KvBlockNameHash> users_;  // of open sequences' blocks
+  std::unordered_map<KvBlockName, Use, KvBlockNameHash> uses_;  // of open sequences' blocks
   std::vector<Pending> pending_;
   std::unique_ptr<KvPool> ram_;  // null: no RAM
   uint64_t written_bytes_ = 0;   // from RAM, since page cache was released

@@ -34,6 +34,9 @@ class KvPool {
     bool in_tail = false;   // kRows: some of them are in the tails, too
     uint32_t n_layers = 0;  // kCopy
     uint64_t pass = 0;      // the last one that had a use for it
+    [[nodiscard]] bool Has(uint32_t layer) const {
+      return holds == Holds::kRows || layer < n_layers;
+    }
   };
 
   // Of one layer of a block, and of a slot; both multiples of 64.

@@ -214,12 +214,12 @@ Status KvCache::StoreBlocks(std::span<const CompleteInRam> blocks) {
   const uint64_t layer_bytes = shape_.BlockHalves() * sizeof(uint16_t);
   const auto at_once =
       static_cast<uint32_t>(std::max<uint64_t>(1, kStoreBytes / (layer_bytes * blocks.size())));
+  std::vector<bool> wanted(blocks.size());  // known with the first layers
   for (uint32_t first = 0; first < shape_.n_layers; first += at_once) {
     const uint32_t end = std::min(shape_.n_layers, first + at_once);
     const auto store = [&]() -> Status {
       THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, env_.BeginWrite());
-      std::vector<bool> wanted(blocks.size());
-      for (size_t b = 0; b < blocks.size(); ++b) {
+      for (size_t b = 0; first == 0 && b < blocks.size(); ++b) {
         THIMBLE_ASSIGN_OR_RETURN(wanted[b],
                                  MakeWay(txn, blocks[b].name, blocks[b].parent, blocks[b].tokens));
       }

@@ -55,22 +55,11 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
   return {};
 }
 
-std::optional<uint64_t> KvCache::Reader::FileOffset(const KvSequence& sequence, uint32_t layer,
-                                                    uint32_t block) const {
-  const KvPool::Slot* slot = cache_->InRam(sequence, block);
-  if (slot != nullptr && (slot->holds == KvPool::Holds::kRows || layer < slot->n_layers)) {
-    return std::nullopt;
-  }
-  const auto whole = cache_->index_->Layer(txn_, sequence.blocks[block], layer);
-  if (!whole.ok() || !*whole) return std::nullopt;
-  return cache_->env_.FileOffset((*whole)->data());
-}
-
 Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t> pending,
                              uint32_t layer, uint32_t block, uint32_t n_total) {
   const uint64_t begin = uint64_t{block} * kKvBlockTokens;
   KvPool::Slot* slot = cache_->InRam(sequence, block);
-  if (slot != nullptr && (slot->holds == KvPool::Holds::kRows || layer < slot->n_layers)) {
+  if (slot != nullptr && slot->Has(layer)) {
     whole_ = cache_->ram_->Layer(*slot, layer);
     return {};
   }

@@ -80,16 +80,11 @@ void KvReads::NextAttention() {
 std::optional<uint64_t> KvReads::OffsetAt(const Position& at, uint32_t block) {
   const KvSequence& sequence = *items_[at.item].item.sequence;
   if (block >= sequence.blocks.size()) return std::nullopt;
-  return look_up_->FileOffset(sequence, attentions_[at.attention].layer, block);
+  return kv_.FileOffset(sequence, attentions_[at.attention].layer, block);
 }
 
 bool KvReads::Before(uint32_t round, uint32_t tile) {
   if (!active_) return false;
-  if (!look_up_) {
-    Result<KvCache::Reader> reader = KvCache::Reader::Begin(kv_);
-    if (!reader.ok()) return false;
-    look_up_.emplace(std::move(*reader));
-  }
   while (next_.round <= round) {
     if (next_.attention >= n_attentions_) {
       if (next_.round == 1) return false;

@@ -86,8 +86,6 @@ class KvReads {
   [[nodiscard]] uint32_t NextCut(uint32_t tile) const;
   // In this pass `tile` is in use: what comes before it is not wanted any more.
   void Reach(uint32_t tile);
-  // Look-ups are made in one read transaction until it is ended.
-  void EndBatch() { look_up_.reset(); }
 
  private:
   struct Attention {
@@ -123,7 +121,6 @@ class KvReads {
   uint32_t n_together_ = 0;          // Next has found so many; 0: it has not looked
   bool begun_ahead_ = false;         // something of round 1 is
   std::vector<uint64_t> sequences_;  // of items_
-  std::optional<KvCache::Reader> look_up_;
 };
 
 }  // namespace thimble

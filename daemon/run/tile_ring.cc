@@ -189,9 +189,7 @@ void TileRing::Prefetch() {
   if (kv_ != nullptr) kv_->reader().BeginBatch();
   StartWhileThereIsRoom();
   reader_.EndBatch();
-  if (kv_ == nullptr) return;
-  kv_->reader().EndBatch();
-  kv_->EndBatch();
+  if (kv_ != nullptr) kv_->reader().EndBatch();
 }
 
 // In the order of use: tiles, and before those that follow a layer's attention its keys and values.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "storage/base/file.h"
 #include "tests/storage/kv_test_util.h"
 
 namespace thimble {
@@ -334,6 +335,48 @@ TEST_F(KvCacheTest, OverTheQuotaTheLeastRecentlyUsedBlocksGoChildrenFirst) {
   ASSERT_OK(kv_->CloseSequence(left));
   ASSERT_OK(Commit(*kv_, d, more));
   EXPECT_EQ(CheckAll(*kv_, d), "");
+}
+
+// Places are looked up once: they must stay true while other blocks are written, evicted, and their
+// pages used again.
+TEST_F(KvCacheTest, ABlockInUseStaysWhereItIsInTheFile) {
+  const KvShape shape = {.n_layers = 3, .n_kv_heads = 2, .head_dim = 64};
+  Reopen(8 * KvBlockFileBytes(shape), shape);
+  const auto check = [&](const KvSequence& s, uint32_t layer, uint32_t block) -> uint64_t {
+    const auto offset = kv_->FileOffset(s, layer, block);
+    if (!offset) return 0;
+    std::vector<uint16_t> halves(shape.BlockHalves());
+    const auto file = OpenFile(env_->DataFile());
+    EXPECT_OK((*file)->ReadAt(*offset, std::as_writable_bytes(std::span(halves))));
+    for (size_t i = 0; i < halves.size(); ++i) {
+      const auto at = static_cast<uint32_t>(i);
+      const uint32_t d = at % shape.head_dim;
+      const uint32_t position = block * kKvBlockTokens + at / shape.head_dim % kKvBlockTokens;
+      const uint32_t piece = at / shape.head_dim / kKvBlockTokens;
+      if (halves[i] != Half(layer, position, s.tokens[position], piece / 2, piece % 2, d)) return 0;
+    }
+    return *offset;
+  };
+  const KvSequence kept = Compute(Prompt(65));
+  std::vector<uint64_t> places;
+  for (int32_t round = 0; round < 8; ++round) {
+    KvSequence other = Compute(Prompt(97, 2000 + 1000 * round));
+    for (uint32_t layer = 0; layer < shape.n_layers; ++layer) {
+      for (uint32_t block = 0; block < 3; ++block) EXPECT_NE(check(other, layer, block), 0U);
+      for (uint32_t block = 0; block < 2; ++block) {
+        const uint64_t place = check(kept, layer, block);
+        EXPECT_NE(place, 0U);
+        if (round == 0) places.push_back(place);
+        EXPECT_EQ(place, places[layer * 2 + block]);
+      }
+    }
+    ASSERT_OK(kv_->CloseSequence(other));
+  }
+  EXPECT_GT(kv_->stats().evicted_blocks, 0U);
+  // Blocks that share their pages with others move.
+  Reopen(kQuota, {.n_layers = 3, .n_kv_heads = 1, .head_dim = 8});
+  const KvSequence narrow = Compute(Prompt(65));
+  EXPECT_FALSE(kv_->FileOffset(narrow, 0, 0));
 }
 
 }  // namespace
