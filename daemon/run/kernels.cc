@@ -74,13 +74,13 @@ void MatMul(TensorType type, const void* w, size_t n_outputs, size_t columns, co
   switch (type) {
     case TensorType::kF32:
       return MatMulFloat<TensorType::kF32>(wb, n_outputs, columns, xb, x_stride_bytes, n_rows, y,
-                                           y_stride);
+                                           y_stride, next);
     case TensorType::kF16:
       return MatMulFloat<TensorType::kF16>(wb, n_outputs, columns, xb, x_stride_bytes, n_rows, y,
-                                           y_stride);
+                                           y_stride, next);
     case TensorType::kBF16:
       return MatMulFloat<TensorType::kBF16>(wb, n_outputs, columns, xb, x_stride_bytes, n_rows, y,
-                                            y_stride);
+                                            y_stride, next);
     default:
       break;
   }

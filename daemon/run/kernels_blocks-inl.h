@@ -421,15 +421,6 @@ struct Block<TensorType::kQ6_K> : BlockShape<210, 256, 16, 32, false, 63> {
   }
 };
 
-// An integer, since the address may lie beyond the weights, where a pointer may not point. On x86
-// into the second-level cache: a line on its way into the first one occupies one of its few buffers
-// for misses (24 on Zen 4) until memory has answered, which bounds the rate whatever is computed.
-HWY_INLINE void PrefetchLine(uintptr_t address) {
-  constexpr int kLocality = HWY_ARCH_X86 ? 2 : 3;  // prefetcht1, or into the first level
-  // NOLINTNEXTLINE(*-no-int-to-ptr)
-  __builtin_prefetch(reinterpret_cast<const uint8_t*>(address), 0, kLocality);
-}
-
 // Rows of a tile follow each other in memory and so do tiles: fetch the same place one tile on.
 template <class Shape>
 HWY_INLINE void PrefetchNextTile(const uint8_t* row, size_t row_bytes) {

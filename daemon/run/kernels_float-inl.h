@@ -29,10 +29,12 @@ HWY_INLINE VF LoadWeights(const uint8_t* from) {
   }
 }
 
-// kRows rows by kOutputs outputs. A prepared row is padded with zeros to whole vectors.
+// kRows rows by kOutputs outputs. A prepared row is padded with zeros to whole vectors. ahead: the
+// bytes that are wanted next, as many; fetched with one row, which memory is too slow for, by
+// processors whose caches have room for them.
 template <TensorType kType, size_t kRows, size_t kOutputs>
-HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, const uint8_t* x, size_t x_stride_bytes,
-                          float* y, size_t y_stride) {
+HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, uintptr_t ahead, const uint8_t* x,
+                          size_t x_stride_bytes, float* y, size_t y_stride) {
   const DF df;
   const size_t lanes = hn::Lanes(df);
   const size_t row_bytes = columns * kFloatBytes<kType>;
@@ -46,6 +48,12 @@ HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, const uint8_t* x, si
   }
   size_t i = 0;
   for (; i + lanes <= columns; i += lanes) {
+    if constexpr (kRows == 1 && HWY_ARCH_X86) {
+      const size_t bytes = kOutputs * lanes * kFloatBytes<kType>;
+      for (size_t byte = 0; byte < bytes; byte += 64) {
+        PrefetchLine(ahead + i / lanes * bytes + byte);
+      }
+    }
     VF vw[kOutputs];
     HWY_UNROLL(4)
     for (size_t o = 0; o < kOutputs; ++o) {
@@ -81,7 +89,7 @@ HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, const uint8_t* x, si
 }
 
 template <TensorType kType, size_t kOutputs>
-HWY_INLINE void DotFloatRows(const uint8_t* w, size_t columns, const uint8_t* x,
+HWY_INLINE void DotFloatRows(const uint8_t* w, size_t columns, uintptr_t ahead, const uint8_t* x,
                              size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride) {
   // 4 by 4 sums where there are 32 registers, else 2 by 4.
 #if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3) || HWY_ARCH_ARM_A64
@@ -91,26 +99,28 @@ HWY_INLINE void DotFloatRows(const uint8_t* w, size_t columns, const uint8_t* x,
 #endif
   size_t r = 0;
   for (; r + kMany <= n_rows; r += kMany) {
-    DotFloats<kType, kMany, kOutputs>(w, columns, x + r * x_stride_bytes, x_stride_bytes,
+    DotFloats<kType, kMany, kOutputs>(w, columns, ahead, x + r * x_stride_bytes, x_stride_bytes,
                                       y + r * y_stride, y_stride);
   }
   for (; r < n_rows; ++r) {
-    DotFloats<kType, 1, kOutputs>(w, columns, x + r * x_stride_bytes, x_stride_bytes,
+    DotFloats<kType, 1, kOutputs>(w, columns, ahead, x + r * x_stride_bytes, x_stride_bytes,
                                   y + r * y_stride, y_stride);
   }
 }
 
 template <TensorType kType>
 HWY_NOINLINE void MatMulFloat(const uint8_t* w, size_t n_outputs, size_t columns, const uint8_t* x,
-                              size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride) {
+                              size_t x_stride_bytes, size_t n_rows, float* y, size_t y_stride,
+                              const void* next) {
   const size_t row_bytes = columns * kFloatBytes<kType>;
+  const Ahead ahead(w, n_outputs * row_bytes, 4 * row_bytes, next);
+  const auto rows = [&]<size_t kOutputs>(size_t o) HWY_ATTR {
+    DotFloatRows<kType, kOutputs>(w + o * row_bytes, columns, ahead.Of(o * row_bytes), x,
+                                  x_stride_bytes, n_rows, y + o, y_stride);
+  };
   size_t o = 0;
-  for (; o + 4 <= n_outputs; o += 4) {
-    DotFloatRows<kType, 4>(w + o * row_bytes, columns, x, x_stride_bytes, n_rows, y + o, y_stride);
-  }
-  for (; o < n_outputs; ++o) {
-    DotFloatRows<kType, 1>(w + o * row_bytes, columns, x, x_stride_bytes, n_rows, y + o, y_stride);
-  }
+  for (; o + 4 <= n_outputs; o += 4) rows.template operator()<4>(o);
+  for (; o < n_outputs; ++o) rows.template operator()<1>(o);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -31,8 +31,6 @@ inline constexpr size_t kPackRows = 3;
 // their sums; from kTileRows rows on a tile that serves all of them costs less.
 inline constexpr size_t kStreamRows = kVnni ? 8 : 1;
 inline constexpr size_t kTileRows = kVnni ? 32 : kPackRows;
-// Of weights, what is computed in the time that memory takes to answer, and some more.
-inline constexpr size_t kAheadBytes = size_t{12} * 1024;
 
 HWY_NOINLINE inline void PrepareQ8(const float* x, size_t columns, void* out) {
   const DF df;
@@ -187,15 +185,7 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
   alignas(64) float acc[kRowBatch][kTileOutputs];
   RowView views[kRowBatch];
 #if THIMBLE_KERNELS_STREAM
-  // Fetched ahead by whole rows of tiles, in which the order is another one.
-  const size_t outputs_bytes = kTileOutputs * row_bytes;
-  const size_t ahead_bytes = outputs_bytes * ((kAheadBytes + outputs_bytes - 1) / outputs_bytes);
-  const auto ahead_of = [=](size_t o) {
-    const size_t at = o * row_bytes + ahead_bytes;
-    const size_t end = n_outputs * row_bytes;
-    if (next == nullptr || at < end) return reinterpret_cast<uintptr_t>(w) + at;
-    return reinterpret_cast<uintptr_t>(next) + (at - end);
-  };
+  const Ahead ahead(w, n_outputs * row_bytes, kTileOutputs * row_bytes, next);
 #endif
   for (size_t o = 0; o < n_outputs; o += kTileOutputs) {
     const size_t outputs = std::min(kTileOutputs, n_outputs - o);
@@ -207,8 +197,9 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
           for (size_t i = 0; i < rows; ++i) {
             views[i] = ViewRow(x + (r + i) * x_stride_bytes, columns, 0);
           }
-          StreamUpTo<kType, kStreamRows>(w + o * row_bytes, row_bytes, ahead_of(o), views, rows,
-                                         columns / kBlock, y + r * y_stride + o, y_stride);
+          StreamUpTo<kType, kStreamRows>(w + o * row_bytes, row_bytes, ahead.Of(o * row_bytes),
+                                         views, rows, columns / kBlock, y + r * y_stride + o,
+                                         y_stride);
         }
         continue;
       }
@@ -235,9 +226,9 @@ HWY_NOINLINE void MatMulQuantized(const uint8_t* w, size_t n_outputs, size_t col
         if constexpr (Stream<kType>::kExists && !Stream<kType>::kByBlock) {
           if (rows == 1 && outputs == kTileOutputs) {
             const RowView view = ViewRow(x + row * x_stride_bytes, columns, column);
-            const uintptr_t ahead =
-                ahead_of(o) + kTileOutputs * (column / Shape::kElements * Shape::kBytes);
-            StreamRow<kType>(from, row_bytes, ahead, view, n_blocks, tile, acc[0]);
+            const size_t at = kTileOutputs * (column / Shape::kElements * Shape::kBytes);
+            StreamRow<kType>(from, row_bytes, ahead.Of(o * row_bytes) + at, view, n_blocks, tile,
+                             acc[0]);
             continue;
           }
         }
