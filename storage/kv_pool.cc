@@ -69,7 +69,8 @@ KvPool::Slot* KvPool::Claim(uint64_t sequence, uint32_t block, uint64_t before_p
       break;
     }
     if (slot.holds != Holds::kCopy || slot.pass >= before_pass) continue;
-    if (best == nullptr || slot.pass < best->pass) best = &slot;
+    const bool older = best == nullptr || slot.pass < best->pass;
+    if (older || (slot.pass == best->pass && slot.block < best->block)) best = &slot;
   }
   if (best == nullptr) return nullptr;
   if (best->holds != Holds::kNothing) Free(*best);

@@ -59,8 +59,10 @@ class KvPool {
 
   // A slot for a block that has none, used by this pass; nullptr where there is none to be had.
   // For rows any copy gives way, the one that was not used for longest first, of those in sure
-  // slots before others; for a copy only those that no pass has used for a while: a set that
-  // changed with every pass would never be hit.
+  // slots before others, and the one nearest to its sequence's beginning: a prompt's blocks lie
+  // together in the file and are read at once, where those of generated tokens need a read each.
+  // For a copy only those that no pass has used for a while give way: a set that changed with every
+  // pass would never be hit.
   Slot* ClaimForRows(uint64_t sequence, uint32_t block);
   Slot* ClaimForCopy(uint64_t sequence, uint32_t block);
 

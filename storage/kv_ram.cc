@@ -57,7 +57,7 @@ Status KvCache::PlaceInRam(std::span<const KvPassRows> rows, const std::byte* fr
     }
   }
   for (const KvPassRows& r : rows) {
-    for (uint32_t block = 0; block < blocks_of(r); ++block) {
+    for (uint32_t block = blocks_of(r); block-- > 0;) {
       if (InRam(*r.sequence, block) != nullptr) continue;
       if (ram_->ClaimForCopy(r.sequence->id, block) == nullptr) break;
     }

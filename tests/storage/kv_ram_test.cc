@@ -351,6 +351,25 @@ TEST(KvPool, CopiesGiveWayToRowsAndToOtherCopiesOnlyWhenNotUsedForLong) {
   EXPECT_EQ(pool.ClaimForRows(3, 1), nullptr) << "the free slot is the pass's own";
 }
 
+TEST(KvPool, OfCopiesUsedAlikeTheOneNearestToTheBeginningGivesWay) {
+  const KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
+  alignas(64) std::array<std::byte, 4096> memory{};
+  const auto slot_bytes = static_cast<size_t>(KvPool::SlotBytes(shape));
+  KvPool pool(shape, std::span(memory).first(3 * slot_bytes));
+  pool.BeginPass(memory.data(), memory.data());
+  for (const uint32_t block : {4U, 1U, 3U}) ASSERT_NE(pool.ClaimForCopy(1, block), nullptr);
+  ASSERT_NE(pool.ClaimForRows(1, 5), nullptr);
+  EXPECT_EQ(pool.Find(1, 1), nullptr);
+  ASSERT_NE(pool.Find(1, 3), nullptr);
+  ASSERT_NE(pool.Find(1, 4), nullptr);
+  // One that was not used for longer goes first all the same.
+  pool.BeginPass(memory.data(), memory.data());
+  pool.Find(1, 3)->pass = pool.pass();
+  ASSERT_NE(pool.ClaimForRows(2, 0), nullptr);
+  EXPECT_EQ(pool.Find(1, 4), nullptr);
+  EXPECT_NE(pool.Find(1, 3), nullptr);
+}
+
 TEST(KvPool, RowsGetSureSlotsWhileThereAreSome) {
   const KvShape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
   alignas(64) std::array<std::byte, 8192> memory{};
