@@ -15,8 +15,8 @@ size_t FirstAfter(std::span<const PassCandidate> candidates, uint64_t number) {
 
 }  // namespace
 
-uint32_t PassComposer::WholeBlocks(uint32_t done, uint32_t take) const {
-  const uint32_t end = (done + take) / limits_.block_tokens * limits_.block_tokens;
+uint32_t PassComposer::WholeBlocks(uint32_t done, uint32_t take, uint32_t block_tokens) const {
+  const uint32_t end = (done + take) / block_tokens * block_tokens;
   if (end > done) return end - done;
   return prompt_had_row_ ? 0 : take;
 }
@@ -42,6 +42,8 @@ void PassComposer::Compose(std::span<const PassCandidate> candidates,
 
   uint32_t logit_rows = limits_.max_logit_rows - served;
   uint32_t rows = std::min(limits_.prompt_chunk, limits_.max_rows - served);
+  // Of fewer rows too many would be left out: of 31 all but one, every second pass.
+  const uint32_t block_tokens = rows < 2 * limits_.block_tokens ? 1 : limits_.block_tokens;
   const size_t first_prompt = FirstAfter(candidates, prompt_turn_);
   prompt_had_row_ = false;
   for (size_t i = 0; i < n && rows > 0; ++i) {
@@ -52,7 +54,7 @@ void PassComposer::Compose(std::span<const PassCandidate> candidates,
     // Without a row of logits left, all but the last token are computed now.
     if (take == pending && logit_rows == 0) --take;
     const bool wants_logits = take == pending;
-    if (!wants_logits) take = WholeBlocks(candidates[c].done, take);
+    if (!wants_logits) take = WholeBlocks(candidates[c].done, take, block_tokens);
     if (take == 0) continue;
     if (wants_logits) --logit_rows;
     shares->push_back({c, take, wants_logits});

@@ -1,7 +1,8 @@
 // Which rows share the next pass: one for each request that generates, then prompt rows for the
-// request whose turn it is and, where it needs fewer than there is room for, for those after it. A
-// prompt that is not computed to its end stops where a block of keys and values does: rows of a
-// block that is not full would go to the disk one by one, and come back in the next pass.
+// request whose turn it is and, where it needs fewer than there is room for, for those after it. In
+// a pass with prompt rows for two blocks of keys and values or more, a prompt that is not computed
+// to its end stops where a block does: rows of a block that is not full have no place in RAM beside
+// so many, would go to the disk one by one, and come back in the next pass.
 // Called by: the scheduler, once a pass. Memory: none of its own.
 #pragma once
 
@@ -45,9 +46,9 @@ class PassComposer {
   void Compose(std::span<const PassCandidate> candidates, std::vector<PassShare>* shares);
 
  private:
-  // Of `take` rows, fewer than are pending, those that end with a block; where none does, all for
-  // the pass's first prompt, which has to get on, and none for another.
-  [[nodiscard]] uint32_t WholeBlocks(uint32_t done, uint32_t take) const;
+  // Of `take` rows, fewer than are pending, those that end with a block of `block_tokens`; where
+  // none does, all for the pass's first prompt, which has to get on, and none for another.
+  [[nodiscard]] uint32_t WholeBlocks(uint32_t done, uint32_t take, uint32_t block_tokens) const;
 
   const PassLimits limits_;
   uint64_t token_turn_ = 0;  // number of the last request served when there were too few rows

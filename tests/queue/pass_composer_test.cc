@@ -59,12 +59,26 @@ TEST(PassComposer, APromptThatIsNotDoneStopsWhereABlockDoes) {
   EXPECT_EQ(Compose(composer, {{1, 7, 96}, {2, 37, 16}}), (Rows{{1, 7}, {2, 8}}));
 }
 
+TEST(PassComposer, AShortRestOfRowsGoesToAnotherPromptOnlyWhereABlockEnds) {
+  PassComposer composer({20, 4, 20, 8});
+  EXPECT_EQ(Compose(composer, {{1, 17}, {2, 50, 16}}), (Rows{{1, 17}})) << "three rows end none";
+  EXPECT_EQ(Compose(composer, {{2, 17, 49}, {3, 50, 6}}), (Rows{{2, 17}, {3, 2}}));
+}
+
 TEST(PassComposer, APromptGetsOnWhereNoBlockEnds) {
-  PassComposer composer({6, 4, 5, 8});
-  EXPECT_EQ(Compose(composer, {{1, 1, 9}, {2, 100, 1}, {3, 100, 0}}), (Rows{{1, 1}, {2, 5}}));
-  EXPECT_EQ(Compose(composer, {{1, 1, 10}, {2, 95, 6}, {3, 100, 0}}), (Rows{{1, 1}, {3, 5}}));
-  EXPECT_EQ(Compose(composer, {{1, 1, 11}, {2, 95, 6}, {3, 95, 5}}),
-            (Rows{{1, 1}, {2, 2}, {3, 3}}));
+  PassComposer composer({20, 1, 20, 8});
+  // The one row of logits is taken: its last token waits, and the four before it end no block.
+  EXPECT_EQ(Compose(composer, {{1, 1, 40}, {2, 5, 0}}), (Rows{{1, 1}, {2, 4}}));
+}
+
+// Without a ceiling a pass has 32 rows, of which others take one each.
+TEST(PassComposer, FewRowsAreAllUsedWhereverBlocksEnd) {
+  PassComposer composer({32, 4, 32, 32});
+  uint32_t done = 0;
+  for (int pass = 0; pass < 8; ++pass) {
+    EXPECT_EQ(Compose(composer, {{1, 1, 40}, {2, 900 - done, done}}), (Rows{{1, 1}, {2, 31}}));
+    done += 31;
+  }
 }
 
 TEST(PassComposer, TooFewRowsGoRound) {
