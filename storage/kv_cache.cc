@@ -54,6 +54,7 @@ Result<KvSequence> KvCache::OpenSequence(std::span<const int32_t> prompt, uint32
   sequence.max_tokens = max_tokens;
   sequence.blocks.reserve(max_tokens / kKvBlockTokens + 1);
   sequence.tokens.reserve(max_tokens);
+  sequence.offsets.reserve(size_t{max_tokens / kKvBlockTokens} * shape_.n_layers);
   {
     THIMBLE_ASSIGN_OR_RETURN(const LmdbTxn txn, env_.BeginRead());
     KvBlockName parent = index_->root();
@@ -69,15 +70,15 @@ Result<KvSequence> KvCache::OpenSequence(std::span<const int32_t> prompt, uint32
   sequence.n_tokens = static_cast<uint32_t>(sequence.blocks.size()) * kKvBlockTokens;
   const auto taken = prompt.first(sequence.n_tokens);
   sequence.tokens.assign(taken.begin(), taken.end());
-  for (const KvBlockName& name : sequence.blocks) ++uses_[name].n_sequences;
+  for (const KvBlockName& name : sequence.blocks) ++users_[name];
   prefix_hit_tokens_ += sequence.n_tokens;
   return sequence;
 }
 
 Status KvCache::CloseSequence(KvSequence& sequence) {
   for (const KvBlockName& name : sequence.blocks) {
-    const auto use = uses_.find(name);
-    if (use != uses_.end() && --use->second.n_sequences == 0) uses_.erase(use);
+    const auto user = users_.find(name);
+    if (user != users_.end() && --user->second == 0) users_.erase(user);
   }
   if (ram_) ram_->FreeSequence(sequence.id);
   Status status = DropPending(sequence.id);
@@ -96,23 +97,19 @@ Status KvCache::CloseSequence(KvSequence& sequence) {
   return status;
 }
 
-std::optional<uint64_t> KvCache::FileOffset(const KvSequence& sequence, uint32_t layer,
-                                            uint32_t block) {
+std::optional<uint64_t> KvCache::FileOffset(KvSequence& sequence, uint32_t layer, uint32_t block) {
   const KvPool::Slot* slot = InRam(sequence, block);
   if ((slot != nullptr && slot->Has(layer)) || !KvLayerHasOwnPages(shape_)) return std::nullopt;
-  const KvBlockName& name = sequence.blocks[block];
-  const auto use = uses_.find(name);
-  if (use == uses_.end()) return std::nullopt;
-  std::vector<uint64_t>& offsets = use->second.offsets;
-  offsets.resize(shape_.n_layers);
-  if (offsets[layer] == 0) {
+  sequence.offsets.resize(sequence.blocks.size() * shape_.n_layers);
+  uint64_t& offset = sequence.offsets[size_t{block} * shape_.n_layers + layer];
+  if (offset == 0) {
     const Result<LmdbTxn> txn = env_.BeginRead();
     if (!txn.ok()) return std::nullopt;
-    const auto whole = index_->Layer(*txn, name, layer);
+    const auto whole = index_->Layer(*txn, sequence.blocks[block], layer);
     if (!whole.ok() || !*whole) return std::nullopt;
-    offsets[layer] = env_.FileOffset((*whole)->data()).value_or(0);
+    offset = env_.FileOffset((*whole)->data()).value_or(0);
   }
-  return offsets[layer] == 0 ? std::nullopt : std::optional(offsets[layer]);
+  return offset == 0 ? std::nullopt : std::optional(offset);
 }
 
 Status KvCache::Check(const KvSequence& sequence, uint64_t n_new, const char* operation) const {
@@ -204,7 +201,7 @@ Result<bool> KvCache::MakeWay(LmdbTxn& txn, const KvBlockName& name, const KvBlo
   THIMBLE_ASSIGN_OR_RETURN(const auto match, index_->Find(txn, name, parent, tokens));
   if (match == KvBlockIndex::Match::kSame) return false;
   if (match == KvBlockIndex::Match::kNone) return true;
-  if (uses_.contains(name)) {
+  if (users_.contains(name)) {
     return InternalError(
         "append KV rows: a block of other tokens has the same name, and is in use");
   }

@@ -5,9 +5,9 @@
 // beside it and compared when it is used again. The tail of a sequence (fewer than 32 tokens) is
 // kept token by token under the sequence's own number until its block is full. docs/storage.md has
 // the byte formats. Called by: the attention and query/key/value stages, and admission (prefix
-// look-up). Memory: a sequence's tokens and block names (about 5 bytes a token, in the KvSequence)
-// and, for each of its blocks, a count of users and where its layers are (about 100 bytes and 8 a
-// layer per 32 tokens).
+// look-up). Memory: a sequence's tokens, block names, and where its blocks are in the file (about 5
+// bytes a token, and 8 a layer per 32 tokens, in the KvSequence) and a count of users for each of
+// its blocks (about 64 bytes per 32 tokens).
 //
 // A copy of every key and value is on the disk: 32 tokens of one layer take BlockHalves() x 2 bytes
 // rounded up to LMDB's pages. Give the map a third more than the quota: LMDB needs it for tails,
@@ -44,6 +44,8 @@ struct KvSequence {
   uint32_t n_tokens = 0;             // tokens whose keys and values are complete in every layer
   std::vector<KvBlockName> blocks;   // of the full blocks, in order; capacity reserved at Open
   std::vector<int32_t> tokens;       // all tokens so far; capacity reserved at Open
+  // FileOffset's, [blocks][n_layers], as far as it was asked; 0: not found yet. Reserved at Open.
+  std::vector<uint64_t> offsets;
 };
 
 // The rows that a pass adds to a sequence.
@@ -182,9 +184,9 @@ class KvCache {
   };
 
   // Where env().DataFile() has a full block of `sequence` at `layer`; nullopt where it is in RAM,
-  // shares its pages with others, and so may move, or is not to be found. Looked up once while any
-  // sequence has the block: LMDB's tree has to be read for it, page by page.
-  [[nodiscard]] std::optional<uint64_t> FileOffset(const KvSequence& sequence, uint32_t layer,
+  // shares its pages with others, and so may move, or is not to be found. Looked up once for a
+  // sequence: LMDB's tree has to be read for it, page by page.
+  [[nodiscard]] std::optional<uint64_t> FileOffset(KvSequence& sequence, uint32_t layer,
                                                    uint32_t block);
 
   struct Stats {
@@ -209,12 +211,6 @@ class KvCache {
     uint64_t sequence;
     uint32_t block;
     bool stale;  // overwritten by later rows of the same positions
-  };
-
-  // A block that open sequences use: how many, and where the file has its layers.
-  struct Use {
-    uint32_t n_sequences = 0;
-    std::vector<uint64_t> offsets;  // 0: not looked up yet; empty: none is
   };
 
   // A block in RAM that rows have completed, on its way to LMDB.
@@ -266,7 +262,7 @@ class KvCache {
   uint64_t next_sequence_ = 1;
   uint64_t prefix_hit_tokens_ = 0;
   uint64_t evicted_blocks_ = 0;
-  std::unordered_map<KvBlockName, Use, KvBlockNameHash> uses_;  // of open sequences' blocks
+  std::unordered_map<KvBlockName, uint32_t, KvBlockNameHash> users_;  // of open sequences' blocks
   std::vector<Pending> pending_;
   std::unique_ptr<KvPool> ram_;  // null: no RAM
   uint64_t written_bytes_ = 0;   // from RAM, since page cache was released

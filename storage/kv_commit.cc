@@ -44,7 +44,7 @@ void KvCache::CommitRows(KvSequence& sequence, std::span<const int32_t> tokens) 
     const auto ids = KvBlockTokenIds(before, tokens, static_cast<uint32_t>(block));
     const KvBlockName& parent = block == 0 ? index_->root() : sequence.blocks[block - 1];
     const KvBlockName name = index_->Name(parent, ids);
-    ++uses_[name].n_sequences;
+    ++users_[name];
     sequence.blocks.push_back(name);
     if (KvPool::Slot* slot = InRam(sequence, static_cast<uint32_t>(block))) {
       on_disk |= std::exchange(slot->in_tail, false);
@@ -239,7 +239,7 @@ Status KvCache::DropPending(uint64_t sequence) {
 }
 
 bool KvCache::InUse(const KvBlockName& name) const {
-  return uses_.contains(name) ||
+  return users_.contains(name) ||
          std::ranges::any_of(pending_, [&](const Pending& p) { return p.name == name; });
 }
 

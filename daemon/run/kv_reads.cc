@@ -78,7 +78,7 @@ void KvReads::NextAttention() {
 }
 
 std::optional<uint64_t> KvReads::OffsetAt(const Position& at, uint32_t block) {
-  const KvSequence& sequence = *items_[at.item].item.sequence;
+  KvSequence& sequence = *items_[at.item].item.sequence;
   if (block >= sequence.blocks.size()) return std::nullopt;
   return kv_.FileOffset(sequence, attentions_[at.attention].layer, block);
 }

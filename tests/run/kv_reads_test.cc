@@ -137,7 +137,7 @@ class KvReadsTest : public testing::Test {
     if (!reader.ok()) return reader.status().ToString();
     for (const ActiveItem& active : items_) {
       if (active.dropped) continue;
-      const KvSequence& sequence = *active.item.sequence;
+      KvSequence& sequence = *active.item.sequence;
       for (uint32_t block = 0; block < sequence.blocks.size(); ++block) {
         const bool may_move = !KvLayerHasOwnPages(kv_->shape());
         if (!may_move && !kv_->FileOffset(sequence, stage.layer, block)) continue;  // in RAM

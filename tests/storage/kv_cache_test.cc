@@ -293,8 +293,16 @@ TEST_F(KvCacheTest, GeneratingDoesNotReallocateTheSequence) {
   KvSequence s = Start(Prompt(10), 200);
   const int32_t* const tokens = s.tokens.data();
   const KvBlockName* const blocks = s.blocks.data();
+  const uint64_t* const offsets = s.offsets.data();
   const auto all = Prompt(200);
-  for (size_t i = 0; i < 200; i += 8) ASSERT_OK(Pass(*kv_, s, std::span(all).subspan(i, 8)));
+  for (size_t i = 0; i < 200; i += 8) {
+    ASSERT_OK(Pass(*kv_, s, std::span(all).subspan(i, 8)));
+    if (!s.blocks.empty()) {
+      EXPECT_TRUE(kv_->FileOffset(s, 0, 0));
+    }
+  }
+  EXPECT_EQ(s.offsets.size(), s.blocks.size() * kSmallShape.n_layers);
+  EXPECT_EQ(s.offsets.data(), offsets);
   EXPECT_EQ(s.tokens.data(), tokens);
   EXPECT_EQ(s.blocks.data(), blocks);
 }
@@ -342,7 +350,7 @@ TEST_F(KvCacheTest, OverTheQuotaTheLeastRecentlyUsedBlocksGoChildrenFirst) {
 TEST_F(KvCacheTest, ABlockInUseStaysWhereItIsInTheFile) {
   const KvShape shape = {.n_layers = 3, .n_kv_heads = 2, .head_dim = 64};
   Reopen(8 * KvBlockFileBytes(shape), shape);
-  const auto check = [&](const KvSequence& s, uint32_t layer, uint32_t block) -> uint64_t {
+  const auto check = [&](KvSequence& s, uint32_t layer, uint32_t block) -> uint64_t {
     const auto offset = kv_->FileOffset(s, layer, block);
     if (!offset) return 0;
     std::vector<uint16_t> halves(shape.BlockHalves());
@@ -357,7 +365,7 @@ TEST_F(KvCacheTest, ABlockInUseStaysWhereItIsInTheFile) {
     }
     return *offset;
   };
-  const KvSequence kept = Compute(Prompt(65));
+  KvSequence kept = Compute(Prompt(65));
   std::vector<uint64_t> places;
   for (int32_t round = 0; round < 8; ++round) {
     KvSequence other = Compute(Prompt(97, 2000 + 1000 * round));
@@ -375,7 +383,7 @@ TEST_F(KvCacheTest, ABlockInUseStaysWhereItIsInTheFile) {
   EXPECT_GT(kv_->stats().evicted_blocks, 0U);
   // Blocks that share their pages with others move.
   Reopen(kQuota, {.n_layers = 3, .n_kv_heads = 1, .head_dim = 8});
-  const KvSequence narrow = Compute(Prompt(65));
+  KvSequence narrow = Compute(Prompt(65));
   EXPECT_FALSE(kv_->FileOffset(narrow, 0, 0));
 }
 
