@@ -30,9 +30,8 @@ HWY_INLINE VF LoadWeights(const uint8_t* from) {
 }
 
 // kRows rows by kOutputs outputs. A prepared row is padded with zeros to whole vectors. ahead: the
-// bytes that are wanted next, as many; fetched with one row, which memory is too slow for, by
-// processors whose caches have room for them.
-template <TensorType kType, size_t kRows, size_t kOutputs>
+// bytes that are wanted next, as many; kFetch: they are fetched.
+template <TensorType kType, size_t kRows, size_t kOutputs, bool kFetch>
 HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, uintptr_t ahead, const uint8_t* x,
                           size_t x_stride_bytes, float* y, size_t y_stride) {
   const DF df;
@@ -48,10 +47,10 @@ HWY_INLINE void DotFloats(const uint8_t* w, size_t columns, uintptr_t ahead, con
   }
   size_t i = 0;
   for (; i + lanes <= columns; i += lanes) {
-    if constexpr (kRows == 1 && HWY_ARCH_X86) {
-      const size_t bytes = kOutputs * lanes * kFloatBytes<kType>;
-      for (size_t byte = 0; byte < bytes; byte += 64) {
-        PrefetchLine(ahead + i / lanes * bytes + byte);
+    if constexpr (kFetch) {
+      constexpr size_t kColumnBytes = kOutputs * kFloatBytes<kType>;
+      for (size_t byte = 0; byte < lanes * kColumnBytes; byte += 64) {
+        PrefetchLine(ahead + i * kColumnBytes + byte);
       }
     }
     VF vw[kOutputs];
@@ -97,15 +96,21 @@ HWY_INLINE void DotFloatRows(const uint8_t* w, size_t columns, uintptr_t ahead, 
 #else
   constexpr size_t kMany = 2;
 #endif
+  // The first rows fetch for all of them. Elsewhere caches may be too small for it.
+  const auto dot = [=]<size_t kRows>(size_t r) HWY_ATTR {
+    const uint8_t* rows = x + r * x_stride_bytes;
+    float* out = y + r * y_stride;
+    if (HWY_ARCH_X86 && r == 0) {
+      DotFloats<kType, kRows, kOutputs, true>(w, columns, ahead, rows, x_stride_bytes, out,
+                                              y_stride);
+    } else {
+      DotFloats<kType, kRows, kOutputs, false>(w, columns, ahead, rows, x_stride_bytes, out,
+                                               y_stride);
+    }
+  };
   size_t r = 0;
-  for (; r + kMany <= n_rows; r += kMany) {
-    DotFloats<kType, kMany, kOutputs>(w, columns, ahead, x + r * x_stride_bytes, x_stride_bytes,
-                                      y + r * y_stride, y_stride);
-  }
-  for (; r < n_rows; ++r) {
-    DotFloats<kType, 1, kOutputs>(w, columns, ahead, x + r * x_stride_bytes, x_stride_bytes,
-                                  y + r * y_stride, y_stride);
-  }
+  for (; r + kMany <= n_rows; r += kMany) dot.template operator()<kMany>(r);
+  for (; r < n_rows; ++r) dot.template operator()<1>(r);
 }
 
 template <TensorType kType>

@@ -172,24 +172,19 @@ void RegisterAll() {
   struct Size {
     const char* name;
     size_t bytes;
+    std::vector<size_t> rows;
   };
-  constexpr Size kSizes[] = {{"1MiB", size_t{1} << 20}, {"96MiB", size_t{96} << 20}};
-  for (const auto& [name, bytes] : kSizes) {
-    const std::string suffix = std::string("/") + name;
-    benchmark::RegisterBenchmark(("Read" + suffix).c_str(), BM_Read, bytes);
-    benchmark::RegisterBenchmark(("Copy" + suffix).c_str(), BM_Copy, bytes);
+  const Size sizes[] = {{"/1MiB", size_t{1} << 20, {1, 2, 3, 4, 8, 16, 32}},
+                        {"/96MiB", size_t{96} << 20, {1, 4}}};
+  for (const auto& [suffix, bytes, all_rows] : sizes) {
+    benchmark::RegisterBenchmark((std::string("Read") + suffix).c_str(), BM_Read, bytes);
+    benchmark::RegisterBenchmark((std::string("Copy") + suffix).c_str(), BM_Copy, bytes);
     for (const TensorType type : kTypes) {
-      const std::string stem = "MatMul/" + std::string(Traits(type).name);
-      std::string full = stem + "/rows:1";
-      full += suffix;
-      benchmark::RegisterBenchmark(full.c_str(), BM_MatMul, type, 1, bytes);
-    }
-  }
-  for (const TensorType type : kTypes) {
-    const std::string stem = "MatMul/" + std::string(Traits(type).name);
-    for (const size_t rows : {2, 3, 4, 8, 16, 32}) {
-      const std::string name = stem + "/rows:" + std::to_string(rows) + "/1MiB";
-      benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, type, rows, size_t{1} << 20);
+      for (const size_t rows : all_rows) {
+        const std::string name =
+            "MatMul/" + std::string(Traits(type).name) + "/rows:" + std::to_string(rows) + suffix;
+        benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, type, rows, bytes);
+      }
     }
   }
   for (const size_t n : {1, 2, 3, 4, 8}) {
