@@ -136,9 +136,11 @@ kill -KILL "$killed"
 wait "$killed"
 check 'the other process lives' kill -0 $other
 launch "$service/thimble-$killed-others" root --ram-ceiling 32M
-limits_itself "$service/thimble-$killed-others/thimble-$daemon" 33554432
+limits_itself "$service/thimble-$daemon" 33554432
 check 'SIGTERM ends it with status 0' stops
-check 'the other process is where it was' has "$service/thimble-$killed-others/cgroup.procs" $other
+check 'the other process is back where it was before the one that was killed' has $service/cgroup.procs $other
+check 'the groups of both are gone' no_children $service
+check 'the controller is off for children again' has $service/cgroup.subtree_control ''
 kill $other
 
 scenario 'unprivileged, in a group of 32M that it cannot write'
