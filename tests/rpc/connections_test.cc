@@ -25,6 +25,13 @@ using std::chrono::seconds;
 constexpr size_t kHeld = 3;
 constexpr size_t kPlaces = kHeld + RpcConnections::kVisitors;
 
+sockaddr_un Address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(static_cast<char*>(address.sun_path), sizeof address.sun_path - 1);
+  return address;
+}
+
 // A gRPC server without a service, whose connections are clients of the test's on a Unix socket.
 class RpcConnectionsTest : public testing::Test {
  protected:
@@ -50,25 +57,35 @@ class RpcConnectionsTest : public testing::Test {
     std::filesystem::remove_all(directory_);
   }
 
-  // A client that connects; its place in clients_.
+  // A client that connects, from an address of its own; its place in clients_.
   size_t Connect() {
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    (directory_ + "/socket")
-        .copy(static_cast<char*>(address.sun_path), sizeof address.sun_path - 1);
-    EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    const sockaddr_un own = Address(directory_ + "/" + std::to_string(clients_.size()));
+    EXPECT_EQ(::bind(fd, reinterpret_cast<const sockaddr*>(&own), sizeof own), 0);
+    const sockaddr_un server = Address(directory_ + "/socket");
+    EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&server), sizeof server), 0);
     clients_.push_back(fd);
     return clients_.size() - 1;
   }
   void Update() { connections_->Update(*server_); }
-  // Connects and is accepted: what gRPC calls the connection.
+  // Connects and is accepted: what gRPC calls the connection. Found by the client's address, among
+  // all descriptors: gRPC's threads open and close some of theirs at any time, so that the number
+  // of the next one is not known before.
   std::string Accepted() {
-    Connect();
-    const int next = ::dup(clients_.back());  // the number that the next descriptor gets
-    ::close(next);
+    const std::string client = directory_ + "/" + std::to_string(Connect());
     Update();
-    return "fd:" + std::to_string(next);
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      const std::string number = entry.path().filename();
+      sockaddr_un peer{};
+      socklen_t length = sizeof peer;
+      if (::getpeername(std::stoi(number), reinterpret_cast<sockaddr*>(&peer), &length) != 0 ||
+          peer.sun_family != AF_UNIX || static_cast<const char*>(peer.sun_path) != client) {
+        continue;
+      }
+      // One of two: the other is the duplicate.
+      if (std::string name = "fd:" + number; connections_->PeerOf(name).has_value()) return name;
+    }
+    return "";
   }
   bool Closed(size_t client) const {
     char byte = 0;
@@ -166,11 +183,9 @@ TEST_F(RpcConnectionsTest, ACallThatGetsNoFurtherKeepsItsPlaceForAWhileOnly) {
 TEST_F(RpcConnectionsTest, WhereAcceptingFailsTheSocketIsNotWaitedForUntilItSucceeds) {
   EXPECT_GE(connections_->AwaitsFirst(), 0);
   Connect();
-  const int next = ::dup(clients_.back());  // the number that the next descriptor gets
-  ::close(next);
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const rlimit few{static_cast<rlim_t>(next), limit.rlim_max};
+  const rlimit few{1, limit.rlim_max};  // 0, which is taken; poll(2) of more would fail, too
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
   Update();
   const size_t accepted = connections_->size();
