@@ -56,6 +56,7 @@ Result<PlanView> PlanOfDaemon(Client& client) {
   view.spare_bytes = plan.spare_bytes();
   view.stages = plan.stages_total();
   view.rows = plan.rows();
+  view.shared_prompt_rows = plan.shared_prompt_rows();
   view.tile_bytes = plan.tile_bytes();
   view.ring_bytes = plan.ring_bytes();
   view.values_bytes = plan.values_bytes();

@@ -46,15 +46,16 @@ std::string PlanJson(const PlanView& plan) {
                   .Add("total_bytes", group.total_bytes)
                   .str();
   }
-  return JsonLine()
-      .Add("model", plan.model)
+  JsonLine line;
+  line.Add("model", plan.model)
       .Add("architecture", plan.architecture)
       .Add("granularity", plan.granularity)
       .Add("budget_bytes", plan.budget_bytes)
       .Add("spare_bytes", plan.spare_bytes)
       .Add("stages", plan.stages)
-      .Add("rows", plan.rows)
-      .Add("tile_bytes", plan.tile_bytes)
+      .Add("rows", plan.rows);
+  if (plan.shared_prompt_rows > 0) line.Add("shared_prompt_rows", plan.shared_prompt_rows);
+  return line.Add("tile_bytes", plan.tile_bytes)
       .Add("ring_bytes", plan.ring_bytes)
       .Add("values_bytes", plan.values_bytes)
       .Add("resident_bytes", plan.resident_bytes)
@@ -82,7 +83,12 @@ std::string PlanText(const PlanView& plan) {
   AddLine(text, "granularity",
           plan.granularity + ": " + std::to_string(plan.stages) + " stages in " +
               std::to_string(plan.groups.size()) + " groups");
-  AddLine(text, "rows", std::to_string(plan.rows) + " a pass at most");
+  std::string rows = std::to_string(plan.rows) + " a pass at most";
+  if (plan.shared_prompt_rows > 0 && plan.shared_prompt_rows < plan.rows) {
+    rows += ", " + std::to_string(plan.shared_prompt_rows) +
+            " of a prompt while tokens of others wait for it";
+  }
+  AddLine(text, "rows", rows);
   text += "\n";
   size_t width = 34;
   for (const PlanView::Group& group : plan.groups) width = std::max(width, group.name.size());

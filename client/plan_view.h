@@ -21,6 +21,7 @@ struct PlanView {
   uint64_t spare_bytes = 0;
   uint64_t stages = 0;
   uint32_t rows = 0;
+  uint32_t shared_prompt_rows = 0;  // as flash and processor were measured; 0: they were not
   uint64_t tile_bytes = 0;
   uint64_t ring_bytes = 0;
   uint64_t values_bytes = 0;

@@ -170,7 +170,8 @@ std::vector<OptionSpec> MakeTable() {
       Count("prompt-chunk", &Config::prompt_chunk, 0, 1024,
             "prompt tokens in one pass, at most; 0: as many as the budget holds, up to " +
                 std::to_string(kLargestPromptChunk) + ", " +
-                std::to_string(kPromptChunkWithoutCeiling) + " without a ceiling"),
+                std::to_string(kPromptChunkWithoutCeiling) +
+                " without a ceiling; fewer while tokens of others wait for them"),
       Count("draft-tokens", &Config::draft_tokens, 0, kMaxDrafts,
             "tokens guessed from a request's own text and verified in the pass of its next one, "
             "at most; as they pay; 0: none"),

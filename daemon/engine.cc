@@ -133,17 +133,20 @@ Status Engine::MakePlanFor(const Config& config) {
   // set for as long as it is computed.
   SetRows(config.prompt_chunk, config.max_active, config.draft_tokens, &options);
   SetKv(KvPool::SlotBytes(kv_->shape()), config.max_active, context_tokens_, &options);
-  THIMBLE_ASSIGN_OR_RETURN(probe_, ProbeSpeed(*file_, config.reader, *model_));
+  THIMBLE_ASSIGN_OR_RETURN(speeds_, ProbeSpeed(*file_, config.reader, *model_));
   LogLine(LogLevel::kInfo, "speed")
-      .AddBytes("flash_per_second", static_cast<uint64_t>(probe_.flash_bytes_per_second))
-      .AddBytes("processor_per_second", static_cast<uint64_t>(probe_.processor_bytes_per_second));
-  options.flash_bytes_per_second = probe_.flash_bytes_per_second;
+      .AddBytes("flash_per_second", static_cast<uint64_t>(speeds_.flash_bytes_per_second))
+      .AddBytes("processor_per_second", static_cast<uint64_t>(speeds_.processor_bytes_per_second))
+      .AddBytes("processor_row_per_second",
+                static_cast<uint64_t>(speeds_.processor_row_bytes_per_second));
+  options.speeds = speeds_;
   THIMBLE_ASSIGN_OR_RETURN(plan_, MakePlan(*model_, options));
   LogLine(LogLevel::kInfo, "plan")
       .Add("granularity", GranularityName(config.granularity))
       .Add("stages", plan_.stages.size())
       .Add("groups", plan_.groups.size())
       .Add("rows", plan_.max_rows)
+      .Add("shared_prompt_rows", plan_.shared_prompt_rows)
       .AddBytes("budget", options.budget_bytes)
       .AddBytes("spare", plan_.options.spare_bytes)
       .AddBytes("peak", plan_.peak_bytes)
@@ -168,6 +171,7 @@ Status Engine::OpenScheduler(const Config& config) {
   options.max_queue = config.max_queue;
   options.prompt_chunk =
       config.prompt_chunk == 0 ? plan_.max_rows : std::min(config.prompt_chunk, plan_.max_rows);
+  options.shared_prompt_rows = plan_.shared_prompt_rows;
   options.context_tokens = context_tokens_;
   options.max_rows = plan_.max_rows;
   options.max_logit_rows = plan_.max_logit_rows;
@@ -297,8 +301,8 @@ DaemonStatus Engine::Describe() const {
   status.prefix_hit_tokens = kv_->stats().prefix_hit_tokens;
 
   const WeightReader& reader = runner_->reader();
-  status.flash_bytes_per_second = probe_.flash_bytes_per_second;
-  status.processor_bytes_per_second = probe_.processor_bytes_per_second;
+  status.flash_bytes_per_second = speeds_.flash_bytes_per_second;
+  status.processor_bytes_per_second = speeds_.processor_bytes_per_second;
   status.reader = ReaderBackendName(reader.backend());
   status.reader_refusals = reader.refusals();
   const ReadStats read = runner_->read_stats();

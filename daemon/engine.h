@@ -92,7 +92,7 @@ class Engine final : public StatusSource {
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<StageStore> store_;
   std::unique_ptr<Journal> journal_;
-  SpeedProbe probe_;
+  Speeds speeds_;
   Plan plan_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<Scheduler> scheduler_;

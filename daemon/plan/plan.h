@@ -39,6 +39,17 @@ enum class Granularity : uint8_t { kHead, kOp, kAuto };
 std::string_view GranularityName(Granularity granularity);  // "head", "op", "auto"
 Result<Granularity> ParseGranularity(std::string_view text);
 
+// Of this machine, as measured at start with the model itself (daemon/run/speed_probe.h); 0: not
+// known.
+struct Speeds {
+  double flash_bytes_per_second = 0;  // of reading the model, several reads under way
+  // Of the model's own type of weights, times one row, from the processor's caches: RAM may be
+  // slower.
+  double processor_bytes_per_second = 0;
+  // Times eight rows, and as many times the weights' bytes: what each of many rows costs.
+  double processor_row_bytes_per_second = 0;
+};
+
 struct PlanOptions {
   uint64_t budget_bytes = UINT64_MAX;  // for the arena; UINT64_MAX: no ceiling
   // Beyond it, for what can give way. Of a plan: what of it is planned for, 0 where there is no
@@ -48,8 +59,8 @@ struct PlanOptions {
   uint32_t max_rows = 64;       // rows of a pass; fewer are planned where the budget asks for it
   uint32_t step_rows = 0;       // rows that leave the resident set alone; 0: max_rows
   uint32_t max_logit_rows = 4;  // of these, how many may want logits
-  double flash_bytes_per_second = 0;  // as measured; 0: not known
-  uint64_t tile_bytes = 0;            // 0: chosen from the budget, 512 KiB at most
+  Speeds speeds;
+  uint64_t tile_bytes = 0;  // 0: chosen from the budget, 512 KiB at most
   // Keys and values in RAM (storage/kv_pool.h), as much as there is room for: the bytes of a block
   // of 32 tokens in all layers, and how many of them requests may have at once. 0: none.
   uint64_t kv_slot_bytes = 0;
@@ -105,12 +116,13 @@ struct Plan {
   uint32_t max_rows = 0;
   uint32_t step_rows = 0;  // at most max_rows
   uint32_t max_logit_rows = 0;
-  uint64_t tile_bytes = 0;       // the largest tile
-  uint64_t span_bytes = 0;       // the most that one read brings: two of the largest tiles
-  uint64_t ring_bytes = 0;       // 4 to 12 of the largest tiles
-  uint64_t values_offset = 0;    // behind the ring
-  uint64_t step_end = 0;         // behind the largest group's values and work at step_rows
-  uint64_t wide_end = 0;         // and at max_rows
+  uint32_t shared_prompt_rows = 0;  // prompt rows of a pass in which other requests' tokens wait
+  uint64_t tile_bytes = 0;          // the largest tile
+  uint64_t span_bytes = 0;          // the most that one read brings: two of the largest tiles
+  uint64_t ring_bytes = 0;          // 4 to 12 of the largest tiles
+  uint64_t values_offset = 0;       // behind the ring
+  uint64_t step_end = 0;            // behind the largest group's values and work at step_rows
+  uint64_t wide_end = 0;            // and at max_rows
   uint64_t resident_offset = 0;  // from step_end on; from wide_end on where there is room for all
   uint64_t resident_end = 0;     // behind those that are placed there
   uint64_t resident_bytes = 0;   // of all tiles that stay

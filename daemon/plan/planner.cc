@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "daemon/plan/plan.h"
@@ -20,31 +21,57 @@ constexpr uint64_t kFairTile = 64 * kKiB;      // below this, flash reads are mu
 constexpr uint64_t kSmallestTile = 16 * kKiB;  // below this, flash reads are all latency
 // The ring has room for two tiles in use and two being read.
 constexpr uint64_t kFewestRingTiles = 4;
-// A part of the ring is under way while another is used, so what the flash brings in this time is
-// more than it can be left alone for, as far as the tiles and a part of the budget go. Measured at
-// 2.8 GB/s with 24 MiB: eight tiles are a fifth faster than four, though they leave less to
-// resident ones.
-constexpr double kRingSeconds = 0.0022;
+// Each time the flash is given reads costs this beside their bytes: the ring's part under way comes
+// at once and is told of at once (docs/performance.md, "This disk"). A larger ring is paid for with
+// as many bytes of resident tiles, which are read in every pass then.
+constexpr double kNoticeSeconds = 60e-6;
+constexpr double kPartUnderWay = 0.75;
 constexpr uint64_t kMostRingTiles = 12;
 constexpr uint64_t kRingPartOfBudget = 3;
 constexpr uint64_t kSpanTiles = 2;  // the most that one read brings
 // The most that they may have of what the values leave, as a place of their own.
 constexpr uint64_t kSmallPartOfRest = 4;
 constexpr uint64_t kNoBudget = UINT64_MAX / 2;
+// Of a pass with rows of a prompt: how many times as long it may take as without them, where other
+// requests' tokens wait for it.
+constexpr double kMostSlowdown = 4;
 // Without a ceiling all tiles stay, and the ring is of use once only.
 constexpr uint64_t kTileWithoutCeiling = 128 * kKiB;
 
-// Of tiles that take `tile_bytes` at most as they are read. Flash that was not measured counts as
-// fast.
-uint64_t RingTiles(const PlanOptions& options, uint64_t tile_bytes) {
+// Of tiles that take `tile_bytes` at most as they are read, where a pass reads `pass_bytes` beside
+// the ring. R bytes of ring cost R / rate, and a notice for every kPartUnderWay * R of pass_bytes:
+// together least where both are the same (Harris 1913, the economic order quantity), as far as the
+// tiles and a part of the budget go. Flash that was not measured counts as fast.
+uint64_t RingTiles(const PlanOptions& options, uint64_t tile_bytes, uint64_t pass_bytes) {
+  const double rate = options.speeds.flash_bytes_per_second;
+  const double best =
+      std::sqrt(rate * kNoticeSeconds * static_cast<double>(pass_bytes) / kPartUnderWay);
+  const uint64_t half_step = kSpanTiles * tile_bytes / 2;
   uint64_t tiles = kFewestRingTiles;
-  const double rate = options.flash_bytes_per_second;
   while (tiles < kMostRingTiles &&
-         (rate <= 0 || static_cast<double>(tiles * tile_bytes) < rate * kRingSeconds) &&
+         (rate <= 0 || static_cast<double>(tiles * tile_bytes + half_step) < best) &&
          (tiles + kSpanTiles) * tile_bytes <= options.budget_bytes / kRingPartOfBudget) {
     tiles += kSpanTiles;
   }
   return tiles;
+}
+
+// A pass takes the longer of reading and computing. A prompt's rows cost computing: all weights but
+// those of the logits, each, at the speed of many rows. What was not measured bounds nothing.
+uint32_t SharedPromptRows(const Plan& plan) {
+  const Speeds& speeds = plan.options.speeds;
+  const bool known = speeds.flash_bytes_per_second > 0 && speeds.processor_bytes_per_second > 0 &&
+                     speeds.processor_row_bytes_per_second > 0;
+  if (!known) return plan.max_rows;
+  uint64_t row_bytes = 0;
+  for (const Stage& stage : plan.stages) {
+    if (stage.kind != StageKind::kLogits) row_bytes += stage.weight_bytes;
+  }
+  const double read = static_cast<double>(plan.pass_bytes) / speeds.flash_bytes_per_second;
+  const double one = static_cast<double>(plan.model_bytes) / speeds.processor_bytes_per_second;
+  const double row = static_cast<double>(row_bytes) / speeds.processor_row_bytes_per_second;
+  const double rows = (kMostSlowdown * std::max(read, one) - one) / row;
+  return static_cast<uint32_t>(std::clamp<double>(rows, 1, plan.max_rows));
 }
 
 // Bytes of the arena that `group` takes, weights aside.
@@ -250,11 +277,12 @@ Plan TryPlan(const Model& model, const PlanOptions& options, uint64_t tile_bytes
   PlaceBehindRing(model, kFewestRingTiles * largest, &plan);
   // A larger ring is not worth smaller tiles, fewer rows, more groups or keys and values in LMDB's
   // map, where the smallest one would keep them out of it, and of no use where all tiles stay.
-  if (plan.peak_bytes > options.budget_bytes || ArenaEnd(options) - plan.step_end >= resident) {
-    return plan;
-  }
+  if (plan.peak_bytes > options.budget_bytes) return plan;
+  const uint64_t room = ArenaEnd(options) - plan.step_end;
+  if (room >= resident) return plan;
   const bool room_for_kv = HasRoomForKv(plan);
-  for (uint64_t n = RingTiles(options, largest); n > kFewestRingTiles; n -= kSpanTiles) {
+  for (uint64_t n = RingTiles(options, largest, resident - room); n > kFewestRingTiles;
+       n -= kSpanTiles) {
     Plan larger = plan;
     PlaceBehindRing(model, n * largest, &larger);
     if (larger.peak_bytes > options.budget_bytes) continue;
@@ -324,8 +352,8 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& given) {
     while (first_tile > kFairTile && first_tile > options.budget_bytes / 16) {
       first_tile /= 2;
     }
-    if (options.flash_bytes_per_second > 0) {
-      const double most = options.flash_bytes_per_second * kTileSeconds;
+    if (options.speeds.flash_bytes_per_second > 0) {
+      const double most = options.speeds.flash_bytes_per_second * kTileSeconds;
       while (first_tile > kSmallestOnSlowFlash && static_cast<double>(first_tile) > most) {
         first_tile /= 2;
       }
@@ -360,6 +388,7 @@ Result<Plan> MakePlan(const Model& model, const PlanOptions& given) {
       for (const Tile& tile_of_pass : plan.tiles) {
         if (!tile_of_pass.resident()) plan.pass_bytes += tile_of_pass.bytes;
       }
+      plan.shared_prompt_rows = SharedPromptRows(plan);
       return plan;
     }
     rows = wide ? std::max(rows / 2, step_rows) : rows / 2;

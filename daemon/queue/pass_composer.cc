@@ -42,6 +42,7 @@ void PassComposer::Compose(std::span<const PassCandidate> candidates,
 
   uint32_t logit_rows = limits_.max_logit_rows - served;
   uint32_t rows = std::min(limits_.prompt_chunk, limits_.max_rows - served);
+  if (served > 0) rows = std::min(rows, limits_.shared_prompt_rows);
   // Of fewer rows too many would be left out: of 31 all but one, every second pass.
   const uint32_t block_tokens = rows < 2 * limits_.block_tokens ? 1 : limits_.block_tokens;
   const size_t first_prompt = FirstAfter(candidates, prompt_turn_);

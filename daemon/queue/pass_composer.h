@@ -1,6 +1,7 @@
 // Which rows share the next pass: one for each request that generates, then prompt rows for the
-// request whose turn it is and, where it needs fewer than there is room for, for those after it. In
-// a pass with prompt rows for two blocks of keys and values or more, a prompt that is not computed
+// request whose turn it is and, where it needs fewer than there is room for, for those after it.
+// Where tokens of others are in the pass, and so wait for the prompt's rows, these are fewer. In a
+// pass with prompt rows for two blocks of keys and values or more, a prompt that is not computed
 // to its end stops where a block does: rows of a block that is not full have no place in RAM beside
 // so many, would go to the disk one by one, and come back in the next pass.
 // Called by: the scheduler, once a pass. Memory: none of its own.
@@ -14,10 +15,11 @@
 namespace thimble {
 
 struct PassLimits {
-  uint32_t max_rows = 64;       // at least 1
-  uint32_t max_logit_rows = 4;  // at least 1
-  uint32_t prompt_chunk = 64;   // prompt rows of one pass, at least 1
-  uint32_t block_tokens = 1;    // of keys and values, at least 1
+  uint32_t max_rows = 64;                    // at least 1
+  uint32_t max_logit_rows = 4;               // at least 1
+  uint32_t prompt_chunk = 64;                // prompt rows of one pass, at least 1
+  uint32_t block_tokens = 1;                 // of keys and values, at least 1
+  uint32_t shared_prompt_rows = UINT32_MAX;  // prompt_chunk beside tokens of others, at least 1
 };
 
 // A request that could go on. `pending`: tokens that are known and not computed yet, behind `done`

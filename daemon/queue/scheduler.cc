@@ -13,8 +13,9 @@ namespace {
 constexpr uint32_t kTellAtOnce = 32;
 
 SchedulerOptions Sane(SchedulerOptions options) {
-  for (uint32_t* least_one : {&options.max_active, &options.prompt_chunk, &options.max_rows,
-                              &options.max_logit_rows, &options.context_tokens}) {
+  for (uint32_t* least_one :
+       {&options.max_active, &options.prompt_chunk, &options.shared_prompt_rows, &options.max_rows,
+        &options.max_logit_rows, &options.context_tokens}) {
     *least_one = std::max<uint32_t>(*least_one, 1);
   }
   options.draft_tokens = std::min(options.draft_tokens, kMaxDrafts);
@@ -61,9 +62,9 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
       store_(store),
       journal_(journal),
       slots_(options_.max_active),
-      composer_(
-          {options_.max_rows, options_.max_logit_rows, options_.prompt_chunk, kKvBlockTokens}),
-      estimate_(options_.max_active, options_.prompt_chunk) {
+      composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk, kKvBlockTokens,
+                 options_.shared_prompt_rows}),
+      estimate_(options_.max_active, std::min(options_.prompt_chunk, options_.shared_prompt_rows)) {
   const size_t n = options_.max_active;
   items_.reserve(n);
   in_pass_.reserve(n);

@@ -33,10 +33,11 @@ namespace thimble {
 struct SchedulerOptions {
   uint32_t max_active = 4;
   uint32_t max_queue = 64;
-  uint32_t prompt_chunk = 64;
-  uint32_t context_tokens = 512;  // per request: prompt and generated
-  uint32_t max_rows = 64;         // of a pass: the plan's
-  uint32_t max_logit_rows = 4;    // of a pass: the plan's
+  uint32_t prompt_chunk = 64;                // prompt rows of a pass
+  uint32_t shared_prompt_rows = UINT32_MAX;  // of a pass with tokens of others: the plan's
+  uint32_t context_tokens = 512;             // per request: prompt and generated
+  uint32_t max_rows = 64;                    // of a pass: the plan's
+  uint32_t max_logit_rows = 4;               // of a pass: the plan's
   uint32_t draft_tokens = 0;      // of one request in a pass, at most (kMaxDrafts); 0: none
   uint32_t keep_finished = 64;    // results of named requests kept for a client that comes back
   std::function<double()> clock;  // seconds, never going back; not set: the steady clock

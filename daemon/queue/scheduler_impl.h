@@ -210,7 +210,7 @@ class SchedulerImpl final : public Scheduler {
   std::vector<PassItem> items_;
   std::vector<LiveRequest*> in_pass_;
   double pass_began_ = 0;
-  bool pass_has_prompt_ = false;
+  uint32_t pass_prompt_rows_ = 0;
   PassCost pass_cost_;  // of passes without prompt rows
 
   // The journal's newest tokens may be missing for so long: they are the same when they are

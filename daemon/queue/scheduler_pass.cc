@@ -26,9 +26,9 @@ void SchedulerImpl::BeginPass() {
   if (suspect == nullptr) AddDrafts();
 
   pass_began_ = options_.clock();
-  pass_has_prompt_ = false;
+  pass_prompt_rows_ = 0;
   for (const PassShare& share : shares_) {
-    pass_has_prompt_ |= share.rows > 1;
+    if (share.rows > 1) pass_prompt_rows_ += share.rows;
     LiveRequest& request = *candidate_requests_[share.candidate];
     PassItem item;
     item.sequence = &request.sequence;
@@ -105,7 +105,7 @@ void SchedulerImpl::PassDone() {
     if (const Status status = JournalTokens(); !status.ok()) JournalFailed(status);
     now = options_.clock();
   }
-  estimate_.Measured(pass_has_prompt_, now - pass_began_);
+  estimate_.Measured(pass_prompt_rows_, now - pass_began_);
   for (const Emission& emission : emitters_) Emit(emission, now);
 }
 

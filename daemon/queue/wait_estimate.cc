@@ -16,16 +16,15 @@ WaitEstimate::WaitEstimate(uint32_t max_active, uint32_t prompt_chunk)
   free_at_.reserve(max_active);
 }
 
-void WaitEstimate::Measured(bool prompt, double seconds) {
-  double& mean = prompt ? prompt_pass_ : token_pass_;
+void WaitEstimate::Measured(uint32_t prompt_rows, double seconds) {
+  double& mean = prompt_rows > 0 ? prompt_row_ : token_pass_;
+  if (prompt_rows > 0) seconds = std::max(0.0, seconds - token_pass_) / prompt_rows;
   mean = mean == 0 ? seconds : mean + kNewest * (seconds - mean);
 }
 
 double WaitEstimate::Seconds(const Work& work) const {
   const uint32_t prompt_passes = (work.prompt_tokens + prompt_chunk_ - 1) / prompt_chunk_;
-  const double token_pass = token_pass_ == 0 ? prompt_pass_ : token_pass_;
-  return prompt_passes * (prompt_pass_ == 0 ? token_pass_ : prompt_pass_) +
-         work.tokens * token_pass;
+  return (prompt_passes + work.tokens) * token_pass_ + work.prompt_tokens * prompt_row_;
 }
 
 void WaitEstimate::Waits(std::span<const Work> active, std::span<const Work> queued,

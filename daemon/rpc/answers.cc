@@ -139,6 +139,7 @@ Status AnswerGetPlan(RpcContext& context, const grpc::ByteBuffer& request,
   m.set_granularity(std::string(GranularityName(plan.options.granularity)));
   m.set_budget_bytes(bounded ? plan.options.budget_bytes : 0);
   m.set_rows(plan.max_rows);
+  m.set_shared_prompt_rows(plan.shared_prompt_rows);
   m.set_logit_rows(plan.max_logit_rows);
   m.set_tile_bytes(plan.tile_bytes);
   m.set_ring_bytes(plan.ring_bytes);

@@ -21,6 +21,7 @@ constexpr size_t kReads = 4;
 constexpr uint64_t kMostBytes = 8 * kMiB;
 constexpr double kMostReadSeconds = 0.2;
 constexpr double kMostComputeSeconds = 0.01;
+constexpr uint32_t kSeveralRows = 8;
 
 double Seconds(std::chrono::steady_clock::time_point since) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
@@ -53,41 +54,47 @@ Result<double> ProbeFlash(WeightReader& reader, uint64_t begin, uint64_t end, st
   return static_cast<double>(done) / std::max(Seconds(since), 1e-9);
 }
 
-double ProbeProcessor(const TensorInfo& tensor, const std::byte* weights, uint64_t bytes) {
+// Of `n` rows at once, their weights' bytes each; with as many fewer outputs, so that a product
+// takes no longer than with one row.
+double ProbeProcessor(const TensorInfo& tensor, const std::byte* weights, uint64_t bytes,
+                      uint32_t n) {
   const uint64_t row_bytes = RowBytes(tensor.type, tensor.columns);
-  const uint64_t rows = std::min(tensor.rows, bytes / row_bytes);
+  const uint64_t rows = std::min(tensor.rows, bytes / row_bytes) / n;
   if (rows == 0) return 0;
   const ActivationForm form = FormFor(tensor.type);
   const size_t prepared_bytes = PreparedRowBytes(form, tensor.columns);
   const std::vector<float> x(tensor.columns, 1.0F);
-  std::vector<std::byte> prepared(prepared_bytes + 64);
+  std::vector<std::byte> prepared(n * prepared_bytes + 64);
   void* aligned = prepared.data();
   size_t space = prepared.size();
-  std::align(64, prepared_bytes, aligned, space);
-  PrepareRow(form, x.data(), tensor.columns, aligned);
-  std::vector<float> y(rows);
+  std::align(64, n * prepared_bytes, aligned, space);
+  for (uint32_t i = 0; i < n; ++i) {
+    PrepareRow(form, x.data(), tensor.columns,
+               static_cast<std::byte*>(aligned) + i * prepared_bytes);
+  }
+  std::vector<float> y(n * rows);
   const auto since = std::chrono::steady_clock::now();
   uint64_t done = 0;
   do {
-    MatMul(tensor.type, weights, rows, tensor.columns, aligned, prepared_bytes, 1, y.data(), rows);
-    done += rows * row_bytes;
+    MatMul(tensor.type, weights, rows, tensor.columns, aligned, prepared_bytes, n, y.data(), rows);
+    done += n * rows * row_bytes;
   } while (Seconds(since) < kMostComputeSeconds);
   return static_cast<double>(done) / std::max(Seconds(since), 1e-9);
 }
 
 }  // namespace
 
-Result<SpeedProbe> ProbeSpeed(RandomAccessFile& file, ReaderBackend backend, const Model& model) {
+Result<Speeds> ProbeSpeed(RandomAccessFile& file, ReaderBackend backend, const Model& model) {
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<Arena> arena, Arena::Map(kReads * kReadBytes));
   std::byte* const buffer = arena->all().data();
   THIMBLE_ASSIGN_OR_RETURN(const std::unique_ptr<WeightReader> reader,
                            WeightReader::Open(file, backend, arena->all()));
-  SpeedProbe probe;
+  Speeds speeds;
   // Whole pages of the weights' part of the file: its end may lie anywhere.
   const uint64_t begin = AlignUp(model.gguf.data_offset, kReadAlignment);
   const uint64_t end = AlignDown(model.gguf.file_bytes, kReadAlignment);
   if (begin < end) {
-    THIMBLE_ASSIGN_OR_RETURN(probe.flash_bytes_per_second,
+    THIMBLE_ASSIGN_OR_RETURN(speeds.flash_bytes_per_second,
                              ProbeFlash(*reader, begin, std::min(end, begin + kMostBytes), buffer));
   }
   // A layer's largest matrix; one read of it.
@@ -96,9 +103,10 @@ Result<SpeedProbe> ProbeSpeed(RandomAccessFile& file, ReaderBackend backend, con
   const uint64_t bytes = std::min<uint64_t>(tensor.bytes, most);
   THIMBLE_ASSIGN_OR_RETURN(const uint32_t ticket, reader->Start(tensor.offset, bytes, buffer));
   THIMBLE_RETURN_IF_ERROR(reader->Wait(ticket));
-  probe.processor_bytes_per_second =
-      ProbeProcessor(tensor, buffer + tensor.offset % kReadAlignment, bytes);
-  return probe;
+  const std::byte* weights = buffer + tensor.offset % kReadAlignment;
+  speeds.processor_bytes_per_second = ProbeProcessor(tensor, weights, bytes, 1);
+  speeds.processor_row_bytes_per_second = ProbeProcessor(tensor, weights, bytes, kSeveralRows);
+  return speeds;
 }
 
 }  // namespace thimble

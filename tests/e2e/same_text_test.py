@@ -2,7 +2,9 @@
 """The same text byte for byte, whatever the ceiling, granularity, prompt chunk, speculation, company and restarts."""
 
 import itertools
+import json
 import os
+import subprocess
 import sys
 
 import harness
@@ -101,6 +103,34 @@ def company_changes_nothing(test):
     for text, said in zip(OTHERS, beside):
         again = daemon.generate(text, "--max-tokens", 1900, "--ignore-eos", "--temperature", 1, "--seed", 5)
         assert again.require().ids == said.ids, "one of the others had another text than alone"
+    daemon.stop()
+
+
+def a_prompt_has_the_plans_rows_while_another_request_generates(test):
+    model = os.path.join(test.scratch, "llama.gguf")
+    make_model.make_llama(model, "Q8_0", seed=22, width=512, ffn=1024, layers=8, context=2048)
+    daemon = test.daemon(model=model, options=["--enforcement", "none"]).ready()
+
+    def said(*arguments):
+        done = subprocess.run(daemon.client(*arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=60, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def rows_of_passes(seed):
+        """Of a request with a prompt of 300 tokens that no other begins with."""
+        ids = " ".join(str(300 + (seed * 79 + i * 31) % 200) for i in range(300))
+        ends = [event["done"] for event in said("generate", "--json", "--tokens", ids, "--max-tokens", "1")
+                if event["event"] == "prompt_progress"]
+        return [end - begin for begin, end in zip([0] + ends, ends)]
+    plan = said("plan", "--json")[0]
+    alone = rows_of_passes(1)
+    assert sum(alone) == 300 and max(alone) == plan["rows"], alone
+    other = daemon.start_generate(OTHERS[0], "--max-tokens", 1900, "--ignore-eos", "--temperature", 1)
+    other.wait_for_tokens(1)
+    beside = rows_of_passes(2)
+    assert other.process.poll() is None, "the other ended too early to be company"
+    assert sum(beside) == 300 and max(beside) == plan["shared_prompt_rows"], beside
+    other.finish().require()
     daemon.stop()
 
 

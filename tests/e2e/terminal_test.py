@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What people see on a terminal: `thimble top`, the spinner of `thimble generate`; and what scripts see instead."""
 
+import json
 import os
 import re
 import signal
@@ -115,7 +116,13 @@ def plan_and_tokenize_are_the_same_with_and_without_the_daemon(test):
     for options in ((), ("--special",), ("--pieces",), ("--json",), ("--pieces", "--json")):
         of_file = output("tokenize", text, "--model", harness.BUILTIN, *options)
         assert output("tokenize", text, *options) == of_file, options
-    assert output("plan", "--json") == output("plan", "--json", "--model", harness.BUILTIN)
+    of_daemon = json.loads(output("plan", "--json"))
+    # Without a daemon nobody has measured flash and processor.
+    shared = of_daemon.pop("shared_prompt_rows")
+    assert 1 <= shared <= of_daemon["rows"], of_daemon
+    told = f'{of_daemon["rows"]} a pass at most, {shared} of a prompt while tokens of others wait for it\n'
+    assert (told in output("plan")) == (shared < of_daemon["rows"])
+    assert of_daemon == json.loads(output("plan", "--json", "--model", harness.BUILTIN))
     daemon.stop()
 
 

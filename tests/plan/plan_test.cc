@@ -73,7 +73,7 @@ TEST(Planner, SlowFlashGetsSmallerTilesAndMoreOfTheModelStays) {
   std::map<double, uint64_t> tile_bytes;
   std::map<double, uint64_t> resident_bytes;
   for (const double flash : {40e6, 0.0, 2e9}) {
-    options.flash_bytes_per_second = flash;
+    options.speeds.flash_bytes_per_second = flash;
     const Result<Plan> plan = MakePlan(*model, options);
     ASSERT_TRUE(plan.ok()) << plan.status().ToString();
     tile_bytes[flash] = plan->tile_bytes;
@@ -90,21 +90,57 @@ TEST(Planner, FastFlashGetsALargerRingAsFarAsTheBudgetAllows) {
   const auto ring_tiles = [&](double flash, uint64_t budget) {
     PlanOptions options;
     options.budget_bytes = budget;
-    options.flash_bytes_per_second = flash;
+    options.speeds.flash_bytes_per_second = flash;
     options.tile_bytes = 512 * kKiB;
     const Result<Plan> plan = MakePlan(*model, options);
     EXPECT_TRUE(plan.ok()) << plan.status().ToString();
     if (!plan.ok()) return 0.0;
+    EXPECT_GT(plan->pass_bytes, 0U);
     EXPECT_TRUE(plan->ring_bytes <= budget / 3 || plan->ring_bytes < 5 * plan->tile_bytes);
     return static_cast<double>(plan->ring_bytes) / static_cast<double>(plan->tile_bytes);
   };
   EXPECT_NEAR(ring_tiles(40e6, 15 * kMiB), 4, 0.2);
   EXPECT_NEAR(ring_tiles(1e9, 54 * kMiB), 6, 0.2);
-  EXPECT_NEAR(ring_tiles(2e9, 54 * kMiB), 10, 0.2);
-  EXPECT_NEAR(ring_tiles(3e9, 54 * kMiB), 12, 0.2);
+  EXPECT_NEAR(ring_tiles(2e9, 54 * kMiB), 8, 0.2);
+  EXPECT_NEAR(ring_tiles(5e9, 54 * kMiB), 12, 0.2);
   EXPECT_NEAR(ring_tiles(0, 54 * kMiB), 12, 0.2) << "not measured: as fast flash";
+  EXPECT_NEAR(ring_tiles(2e9, 85 * kMiB), 6, 0.2) << "less is read in a pass";
+  EXPECT_NEAR(ring_tiles(2e9, 105 * kMiB), 4, 0.2) << "next to nothing is";
   EXPECT_NEAR(ring_tiles(3e9, 15 * kMiB), 10, 0.2) << "a third of the budget";
   EXPECT_NEAR(ring_tiles(3e9, 7 * kMiB), 4, 0.2) << "a third of the budget";
+}
+
+TEST(Planner, BesideOthersTokensAPromptHasTheRowsThatTakeThemToAQuarterOfTheirSpeed) {
+  const auto model = MakeFakeModel(SmolShape());
+  PlanOptions options;
+  options.budget_bytes = 15 * kMiB;
+  SetRows(0, 4, 0, &options);
+  const auto plan_at = [&](double flash, double processor, double row) {
+    options.speeds.flash_bytes_per_second = flash;
+    options.speeds.processor_bytes_per_second = processor;
+    options.speeds.processor_row_bytes_per_second = row;
+    const Result<Plan> plan = MakePlan(*model, options);
+    EXPECT_TRUE(plan.ok()) << plan.status().ToString();
+    return plan.ok() ? *plan : Plan{};
+  };
+  EXPECT_EQ(plan_at(40e6, 0, 0).shared_prompt_rows, 256U) << "not measured";
+  EXPECT_EQ(plan_at(40e6, 20e9, 80e9).shared_prompt_rows, 256U) << "reading is all that counts";
+  // A card that reads for longer than a slow processor computes, and one that does not.
+  for (const double flash : {20e6, 400e6}) {
+    const Plan plan = plan_at(flash, 60e6, 100e6);
+    uint64_t logits_bytes = 0;
+    for (const Stage& stage : plan.stages) {
+      if (stage.kind == StageKind::kLogits) logits_bytes += stage.weight_bytes;
+    }
+    ASSERT_GT(logits_bytes, 0U);
+    const double read = static_cast<double>(plan.pass_bytes) / flash;
+    const double one = static_cast<double>(plan.model_bytes) / 60e6;
+    const double row = static_cast<double>(plan.model_bytes - logits_bytes) / 100e6;
+    const double alone = std::max(read, one);
+    EXPECT_LE(one + plan.shared_prompt_rows * row, 4 * alone) << flash;
+    EXPECT_GT(one + (plan.shared_prompt_rows + 1) * row, 4 * alone) << flash;
+  }
+  EXPECT_EQ(plan_at(400e6, 60e6, 1e6).shared_prompt_rows, 1U) << "never none";
 }
 
 TEST(Planner, WithoutACeilingBuffersAreSmallForTheyCannotSaveReading) {
@@ -112,7 +148,7 @@ TEST(Planner, WithoutACeilingBuffersAreSmallForTheyCannotSaveReading) {
   const auto plan_under = [&](uint64_t budget) {
     PlanOptions options;
     options.budget_bytes = budget;
-    options.flash_bytes_per_second = 3e9;
+    options.speeds.flash_bytes_per_second = 3e9;
     SetRows(0, 4, 8, &options);
     Result<Plan> plan = MakePlan(*model, options);
     EXPECT_TRUE(plan.ok()) << plan.status().ToString();

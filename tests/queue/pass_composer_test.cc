@@ -36,6 +36,16 @@ TEST(PassComposer, WhatHasNothingPendingIsPassedOver) {
   EXPECT_EQ(Compose(composer, {{1, 1}, {2, 0}, {3, 20}}), (Rows{{1, 1}, {3, 7}}));
 }
 
+TEST(PassComposer, APromptHasFewerRowsWhileTokensOfOthersWaitForThem) {
+  PassComposer composer(
+      {.max_rows = 64, .max_logit_rows = 4, .prompt_chunk = 48, .shared_prompt_rows = 5});
+  EXPECT_EQ(Compose(composer, {{1, 100}}), (Rows{{1, 48}}));
+  EXPECT_EQ(Compose(composer, {{1, 100}, {2, 1}}), (Rows{{1, 5}, {2, 1}}));
+  EXPECT_EQ(Compose(composer, {{1, 3}, {2, 1}, {3, 100}}), (Rows{{2, 1}, {3, 5}}));
+  EXPECT_EQ(Compose(composer, {{1, 3}, {2, 1}, {3, 100}}), (Rows{{1, 3}, {2, 1}, {3, 2}}));
+  EXPECT_EQ(Compose(composer, {{1, 100}, {3, 100}}), (Rows{{3, 48}}));
+}
+
 TEST(PassComposer, TokensComeFirstAndAPromptTakesTheRest) {
   PassComposer composer({8, 4, 8});
   EXPECT_EQ(Compose(composer, {{1, 1}, {2, 50}, {3, 1}}), (Rows{{1, 1}, {2, 6}, {3, 1}}));

@@ -177,6 +177,27 @@ TEST_F(SchedulerTest, ThePassLimitsAreKept) {
   }
 }
 
+TEST_F(SchedulerTest, APromptHasThePlansRowsWhileAnotherRequestGenerates) {
+  world_.options.max_rows = world_.options.prompt_chunk = 64;
+  world_.options.shared_prompt_rows = 5;
+  world_.Restart();
+  RecordingSink alone, a, b;
+  Submit(Greedy(1, 60, 1), alone);
+  world_.Run();
+  ASSERT_EQ(world_.runner->passes.size(), 1U);
+  EXPECT_EQ(world_.runner->passes[0][0].rows, 60U);
+  Submit(Greedy(2, 2, 40), a);
+  world_.RunUntil([&] { return !a.ids.empty(); });
+  Submit(Greedy(3, 60, 1), b);
+  const size_t first = world_.runner->passes.size();
+  world_.RunUntil([&] { return !b.ids.empty(); });
+  ASSERT_EQ(world_.runner->passes.size() - first, 12U);
+  for (size_t i = first; i < world_.runner->passes.size(); ++i) {
+    ASSERT_EQ(world_.runner->passes[i].size(), 2U);
+    EXPECT_EQ(world_.runner->passes[i][1].rows, 5U);
+  }
+}
+
 TEST_F(SchedulerTest, TheTextIsTheSameAloneAndBesideOthersAndForAnyChunk) {
   const std::vector<TokenId> alone = Alone(Drawing(5, 33, 30, 99));
   ASSERT_EQ(alone.size(), 30U);

@@ -16,7 +16,7 @@ TEST_P(SpeedProbeTest, MeasuresFlashAndProcessorOnTheModelItself) {
   ASSERT_TRUE(file.ok()) << file.status().ToString();
   auto model = LoadModel(**file);
   ASSERT_TRUE(model.ok()) << model.status().ToString();
-  const Result<SpeedProbe> probe = ProbeSpeed(**file, GetParam(), **model);
+  const Result<Speeds> probe = ProbeSpeed(**file, GetParam(), **model);
   if (!probe.ok() && GetParam() != ReaderBackend::kAuto) {
     // A kernel or file system may refuse a backend; it must say so.
     EXPECT_NE(probe.status().message(), "");
@@ -28,6 +28,17 @@ TEST_P(SpeedProbeTest, MeasuresFlashAndProcessorOnTheModelItself) {
   EXPECT_LT(probe->flash_bytes_per_second, 1e12);
   EXPECT_GT(probe->processor_bytes_per_second, 1e5);
   EXPECT_LT(probe->processor_bytes_per_second, 1e12);
+  EXPECT_GT(probe->processor_row_bytes_per_second, 1e5);
+  EXPECT_LT(probe->processor_row_bytes_per_second, 1e12);
+  // A weight that is decoded once for all rows costs each of them less; others may have the
+  // processor for any of these 10 ms.
+  bool less = false;
+  for (int attempt = 0; attempt < 20 && !less; ++attempt) {
+    const Result<Speeds> again = ProbeSpeed(**file, GetParam(), **model);
+    ASSERT_TRUE(again.ok()) << again.status().ToString();
+    less = again->processor_row_bytes_per_second > again->processor_bytes_per_second;
+  }
+  EXPECT_TRUE(less);
 }
 
 INSTANTIATE_TEST_SUITE_P(Readers, SpeedProbeTest,
