@@ -27,17 +27,15 @@ TileRing::TileRing(const Plan& plan, Arena& arena, WeightReader& reader, KvReads
       pass_end_(static_cast<uint32_t>(plan.tiles.size())),
       n_to_load_(plan.tiles.size()),
       // Through the page cache it is this core that writes the ring.
-      demotion_(reader.backend() != ReaderBackend::kBufferedPread &&
-                DemotionHelps(plan.ring_bytes)) {}
+      eviction_(reader.backend() == ReaderBackend::kBufferedPread
+                    ? std::vector<Eviction>{Eviction::kNone}
+                    : EvictionsHere(),
+                plan.ring_bytes) {}
 
 void TileRing::BeginPass(uint32_t tile_end, uint64_t values_end, uint64_t kv_begin) {
   pass_end_ = tile_end;
   values_end_ = values_end;
   ++pass_;
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  demotion_.BeginPass(
-      static_cast<uint64_t>(std::chrono::nanoseconds(now).count()),
-      reader_.stats().stall_ns + (kv_ == nullptr ? 0 : kv_->reader().stats().stall_ns));
   if (std::exchange(round_, 0) == 0) {
     StartOver();
   } else if (kv_ != nullptr) {
@@ -179,9 +177,15 @@ void TileRing::ReleaseIfDone() {
   if (n_to_load_ == 0 && n_spans_ == 0 && !plan_.Streams()) arena_.Release(0, plan_.ring_bytes);
 }
 
-void TileRing::DemoteUsed() {
+void TileRing::EvictUsed() {
   const std::byte* used = std::exchange(used_, nullptr);
-  if (used != nullptr && demotion_.active()) Demote(used, used_bytes_);
+  if (used == nullptr) return;
+  Evict(eviction_.way(), used, used_bytes_);
+  if (!eviction_.Used(used_bytes_)) return;
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  eviction_.EndWindow(
+      static_cast<uint64_t>(std::chrono::nanoseconds(now).count()),
+      reader_.stats().stall_ns + (kv_ == nullptr ? 0 : kv_->reader().stats().stall_ns));
 }
 
 void TileRing::Prefetch() {
@@ -320,7 +324,7 @@ size_t TileRing::Find(const KvPlace& place) const {
 
 Result<const std::byte*> TileRing::Take(const KvPlace& place) {
   if (kv_ == nullptr) return nullptr;
-  DemoteUsed();
+  EvictUsed();
   size_t at = Find(place);
   if (at == n_spans_) {
     while (n_spans_ > 0 && At(0).used_up) DropOldest();
@@ -342,7 +346,7 @@ Result<const std::byte*> TileRing::Take(const KvPlace& place) {
 }
 
 Result<const std::byte*> TileRing::Acquire(uint32_t tile) {
-  DemoteUsed();
+  EvictUsed();
   while (n_spans_ > 0 && (At(0).used_up || IsPast(At(0), tile))) DropOldest();
   if (kv_ != nullptr) kv_->Reach(tile);
   if (const std::byte* bytes = Resident(tile)) {

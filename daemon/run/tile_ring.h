@@ -16,7 +16,7 @@
 
 #include "daemon/plan/plan.h"
 #include "daemon/run/arena.h"
-#include "daemon/run/cache_demotion.h"
+#include "daemon/run/cache_eviction.h"
 #include "daemon/run/kv_reads.h"
 #include "storage/base/status.h"
 #include "storage/weight_reader.h"
@@ -123,7 +123,7 @@ class TileRing final : public KvSource {
   bool StartKv(bool* polled);
   bool MakeRoom(uint64_t bytes, uint64_t* base, bool* polled);
   // Before what was used last may be read over.
-  void DemoteUsed();
+  void EvictUsed();
   void ReleaseIfDone();
   // Whether `bytes` more may be under way: two reads may, of more all of the ring but a span, or
   // two where it has five, so that there is room for the next ones when these arrive, and the flash
@@ -150,7 +150,7 @@ class TileRing final : public KvSource {
   size_t n_spans_ = 0;
   size_t n_tile_spans_ = 0;  // the embedding's rows are read beside: their operations are left
   size_t n_to_load_ = 0;     // tiles of the model that are not in RAM for good
-  CacheDemotion demotion_;
+  EvictionTrials eviction_;
   const std::byte* used_ = nullptr;  // what of the ring was given out last, and its bytes
   uint64_t used_bytes_ = 0;
 };
