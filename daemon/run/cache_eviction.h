@@ -2,10 +2,10 @@
 // core that copies the next tile over them: each line that caches here still hold has to be taken
 // from them first. What that costs has two levels, between which it changes every few seconds, as
 // if the host moved that thread near and far. Reads of 512 KiB into a ring of 4 MiB on Zen 4, as a
-// part of what they make where nobody looks at the bytes (ring_bench; docs/performance.md):
-//   far     added up 0.51 to 0.70, then flushed 0.80 to 1.0
-//   near    added up 0.95 to 1.15, then flushed 0.80 to 1.0
-// and on a Xeon with 2 MiB of second-level cache and a ring as large added up 0.6, then demoted
+// part of what they make where nobody looks at the bytes (ring_bench, medians of 100 rounds):
+//   far     added up 0.66, then flushed 0.91
+//   near    added up 1.06, then flushed 0.97
+// and on a Xeon with 2 MiB of second-level cache, into a ring as large, added up 0.6, then demoted
 // 0.85. The processor pays 25 to 60 us a MiB. So no way is right for long: while the flash is
 // waited for, those that there are get tried in turn, and the best is used until the next trial.
 // CLFLUSHOPT: AMD's Architecture Programmer's Manual, volume 3; Intel's Software Developer's
