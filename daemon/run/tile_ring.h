@@ -53,6 +53,9 @@ class TileRing final : public KvSource {
   // The bytes of a tile that is resident and has been read, or nullptr.
   [[nodiscard]] const std::byte* Resident(uint32_t tile);
 
+  // How what has been used leaves the caches now.
+  [[nodiscard]] Eviction eviction() const { return eviction_.way(); }
+
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
   static constexpr int kPeekTiles = 4;

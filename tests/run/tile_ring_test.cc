@@ -38,13 +38,14 @@ class LazyReader final : public WeightReader {
     const Read read = pending_.at(ticket);
     pending_.erase(ticket);
     if (fail) return UnavailableError("Input/output error");
+    stats_.stall_ns += stall_ns;
     for (uint64_t i = 0; i < read.bytes; ++i) {
       read.buffer[read.offset % kReadAlignment + i] = ByteAt(read.offset + i);
     }
     return {};
   }
   [[nodiscard]] bool Arrived(uint32_t /*ticket*/) const override { return arrived; }
-  [[nodiscard]] ReaderBackend backend() const override { return ReaderBackend::kAuto; }
+  [[nodiscard]] ReaderBackend backend() const override { return own_backend; }
   [[nodiscard]] size_t n_pending() const { return pending_.size(); }
   [[nodiscard]] uint64_t pending_bytes() const {
     uint64_t bytes = 0;
@@ -54,6 +55,8 @@ class LazyReader final : public WeightReader {
 
   bool fail = false;
   bool arrived = true;
+  uint64_t stall_ns = 0;  // of each wait, as it is told
+  ReaderBackend own_backend = ReaderBackend::kAuto;
   size_t most_pending = 0;
 
  private:
@@ -102,6 +105,18 @@ class TileRingTest : public testing::Test {
         FAIL() << "tile " << t << " of " << tile.tensor->name << ", byte " << i;
       }
     }
+  }
+
+  // Passes of the next 100 MiB after which what is used is evicted.
+  int PassesThatEvict() {
+    const auto n_tiles = static_cast<uint32_t>(plan_.tiles.size());
+    const uint64_t until = reader_.stats().bytes + 100 * kMiB;
+    int passes = 0;
+    while (reader_.stats().bytes < until && !HasFatalFailure()) {
+      Walk(n_tiles, n_tiles);
+      if (ring_->eviction() != Eviction::kNone) ++passes;
+    }
+    return passes;
   }
 
   // In a pass over a flash that answers nothing before it is waited for, once it is in full swing.
@@ -306,6 +321,17 @@ TEST_F(TileRingTest, AnErrorNamesTheTensorAndTheNextPassWorks) {
             "read " + plan_.tiles[tile].tensor->name + ": Input/output error");
   reader_.fail = false;
   Walk(n_tiles, n_tiles);
+}
+
+TEST_F(TileRingTest, EvictionIsTriedWhileTheFlashIsWaitedFor) {
+  Make(0);
+  EXPECT_EQ(PassesThatEvict(), 0);
+  reader_.stall_ns = 1000000000;
+  EXPECT_EQ(PassesThatEvict() > 0, EvictionsHere().size() > 1);
+  // Through the page cache it is this core that writes the ring.
+  reader_.own_backend = ReaderBackend::kBufferedPread;
+  Make(0);
+  EXPECT_EQ(PassesThatEvict(), 0);
 }
 
 }  // namespace
