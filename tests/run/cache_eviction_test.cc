@@ -103,11 +103,13 @@ TEST(EvictionTrials, TheFirstWindowTellsNothing) {
 }
 
 TEST(Eviction, TheWaysAreThoseThatTheProcessorHas) {
+  std::vector<Eviction> ways = {Eviction::kNone};
+#if defined(__x86_64__) || defined(__i386__)  // under qemu-arm cpuinfo is the host's
   std::ostringstream cpuinfo;
   cpuinfo << std::ifstream("/proc/cpuinfo").rdbuf();
-  std::vector<Eviction> ways = {Eviction::kNone};
   if (cpuinfo.str().find(" cldemote") != std::string::npos) ways.push_back(Eviction::kDemote);
   if (cpuinfo.str().find(" clflushopt") != std::string::npos) ways.push_back(Eviction::kFlush);
+#endif
   EXPECT_EQ(EvictionsHere(), ways);
 }
 
