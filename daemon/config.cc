@@ -173,8 +173,9 @@ std::vector<OptionSpec> MakeTable() {
                 std::to_string(kPromptChunkWithoutCeiling) +
                 " without a ceiling; fewer while tokens of others wait for them"),
       Count("draft-tokens", &Config::draft_tokens, 0, kMaxDrafts,
-            "tokens guessed from a request's own text and verified in the pass of its next one, "
-            "at most; as they pay; 0: none"),
+            "tokens guessed from a request's own text, and from what the model lately thought may "
+            "follow the same token, and verified in the pass of its next one, at most; as they "
+            "pay; 0: none"),
       Choice<ReaderBackend>("reader", "auto|io_uring|aio|direct|buffered", &Config::reader,
                             ParseReaderBackend, ReaderBackendName,
                             "how weights are read from flash"),

@@ -141,6 +141,11 @@ class KvCache {
   //  about 1 MiB.
   Status AppendRows(const KvSequence& sequence, uint32_t layer, std::span<const int32_t> tokens,
                     const uint16_t* rows, LmdbTxn* batch = nullptr);
+  //  KeepRows, where rows of several positions were guesses, not all behind one another: of the
+  //  rows appended, those at `rows` (rising; rows[i] >= i) become the first ones, and their tokens
+  //  are `tokens`. All rows that were appended are in RAM (not AppendsToDisk).
+  void KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows,
+                std::span<const int32_t> tokens);
   //  PrepareRows: every layer has its rows; completed blocks get their record, with all that may
   //  fail: it evicts first where the quota asks for it (RESOURCE_EXHAUSTED where nothing can go).
   //  `tokens` may be fewer than were appended (refused draft tokens). The sequence is as it was; it
@@ -165,6 +170,9 @@ class KvCache {
     Status Head(const KvSequence& sequence, std::span<const int32_t> pending, uint32_t layer,
                 uint32_t block, uint32_t n_total, uint32_t kv_head, uint16_t* scratch,
                 KvHeadBlock* out);
+    // The key and the value of row `i` of those that this pass has appended, which are in RAM.
+    [[nodiscard]] KvHeadBlock Row(const KvSequence& sequence, uint32_t layer, uint32_t i,
+                                  uint32_t kv_head) const;
 
    private:
     Reader(KvCache& cache, KvSource* source, LmdbTxn txn)

@@ -126,6 +126,28 @@ void KvCache::RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, ui
   }
 }
 
+void KvCache::KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows,
+                       std::span<const int32_t> tokens) {
+  MarkPending(sequence, tokens);  // other blocks than the rows as they were appended
+  const size_t vector = shape_.VectorHalves();
+  const auto place = [&](uint32_t position, uint32_t layer) {
+    const KvPool::Slot* slot = InRam(sequence, position / kKvBlockTokens);
+    return reinterpret_cast<uint16_t*>(ram_->Layer(*slot, layer)) +
+           position % kKvBlockTokens * vector;
+  };
+  for (uint32_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] == i) continue;
+    for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
+      const uint16_t* from = place(sequence.n_tokens + rows[i], layer);
+      uint16_t* to = place(sequence.n_tokens + i, layer);
+      for (size_t piece = 0; piece < size_t{2} * shape_.n_kv_heads; ++piece) {
+        const size_t at = piece * kKvBlockTokens * vector;
+        std::memcpy(to + at, from + at, vector * sizeof(uint16_t));
+      }
+    }
+  }
+}
+
 // The committed rows of a block that is not full, for which there is no RAM any more.
 Status KvCache::RowsToTail(const KvPool::Slot& slot) {
   const size_t vector_bytes = shape_.VectorHalves() * sizeof(uint16_t);

@@ -55,6 +55,16 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
   return {};
 }
 
+KvHeadBlock KvCache::Reader::Row(const KvSequence& sequence, uint32_t layer, uint32_t i,
+                                 uint32_t kv_head) const {
+  const uint32_t position = sequence.n_tokens + i;
+  const KvPool::Slot* slot = cache_->InRam(sequence, position / kKvBlockTokens);
+  const size_t vector = cache_->shape_.VectorHalves();
+  const auto* key = reinterpret_cast<const uint16_t*>(cache_->ram_->Layer(*slot, layer)) +
+                    (size_t{2} * kv_head * kKvBlockTokens + position % kKvBlockTokens) * vector;
+  return {key, key + kKvBlockTokens * vector};
+}
+
 Status KvCache::Reader::Find(const KvSequence& sequence, std::span<const int32_t> pending,
                              uint32_t layer, uint32_t block, uint32_t n_total) {
   const uint64_t begin = uint64_t{block} * kKvBlockTokens;

@@ -34,7 +34,6 @@ struct PassShare {
   size_t candidate = 0;  // index
   uint32_t rows = 0;     // the first ones of its pending tokens
   bool wants_logits = false;
-  uint32_t drafts = 0;  // rows behind these, with logits; the scheduler adds them
 };
 
 class PassComposer {

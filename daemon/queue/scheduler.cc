@@ -64,7 +64,9 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
       slots_(options_.max_active),
       composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk, kKvBlockTokens,
                  options_.shared_prompt_rows}),
-      estimate_(options_.max_active, std::min(options_.prompt_chunk, options_.shared_prompt_rows)) {
+      estimate_(options_.max_active, std::min(options_.prompt_chunk, options_.shared_prompt_rows)),
+      successors_(model.vocab_size),
+      draft_grants_(options_.max_active, options_.max_logit_rows) {
   const size_t n = options_.max_active;
   items_.reserve(n);
   in_pass_.reserve(n);
@@ -75,7 +77,6 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
   emitted_.reserve(n);
   emitters_.reserve(n);
   offers_.reserve(n);
-  offer_shares_.reserve(n);
 }
 
 SchedulerImpl::~SchedulerImpl() {

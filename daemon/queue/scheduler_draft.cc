@@ -1,53 +1,62 @@
 // Speculation in the scheduler: which requests of a pass get draft rows, and what is learned from
 // it.
 #include <algorithm>
+#include <array>
 #include <span>
 
 #include "daemon/queue/scheduler_impl.h"
 
 namespace thimble {
 
-void SchedulerImpl::AddDrafts() {
-  if (options_.draft_tokens == 0) return;
+void SchedulerImpl::AddDrafts(bool wanted) {
+  wanted = wanted && options_.draft_tokens > 0;
   offers_.clear();
-  offer_shares_.clear();
   uint32_t rows = 0;
   uint32_t logit_rows = 0;
-  for (size_t s = 0; s < shares_.size(); ++s) {
-    const PassShare& share = shares_[s];
+  for (const PassShare& share : shares_) {
     rows += share.rows;
     logit_rows += share.wants_logits ? 1 : 0;
     LiveRequest& request = *candidate_requests_[share.candidate];
     request.guess.size = 0;
-    if (!share.wants_logits || request.sampler->max_drafts() == 0) continue;
+    request.drafts.size = 0;
+    if (!wanted || !share.wants_logits || request.sampler->max_drafts() == 0) continue;
     // The row of the last token brings one token; each accepted draft one more.
     const uint64_t left = std::min<uint64_t>(
         uint64_t{request.n_prompt} + request.options.max_tokens, options_.context_tokens);
     if (request.tokens.size() + 1 >= left) continue;
     request.guess = GuessNext(request.tokens, options_.draft_tokens);
     // Draft rows follow a single row: a prompt's last chunk has rows enough.
-    if (share.rows > 1 || request.guess.size == 0) continue;
-    offers_.push_back({&request.guess, &request.guesses,
-                       std::min({request.guess.size, request.sampler->max_drafts(),
-                                 static_cast<uint32_t>(left - request.tokens.size() - 1)})});
-    offer_shares_.push_back(s);
+    if (share.rows > 1) continue;
+    offers_.push_back({&request.guess, &request.guesses, request.tokens.back(),
+                       std::min({options_.draft_tokens, request.sampler->max_drafts(),
+                                 static_cast<uint32_t>(left - request.tokens.size() - 1)}),
+                       &request.drafts});
   }
   const uint32_t room =
       std::min(options_.max_rows - std::min(options_.max_rows, rows),
                options_.max_logit_rows - std::min(options_.max_logit_rows, logit_rows));
-  GrantDrafts(offers_, rows, room, pass_cost_);
-  for (size_t i = 0; i < offers_.size(); ++i) shares_[offer_shares_[i]].drafts = offers_[i].granted;
+  draft_grants_.Grant(offers_, successors_, rows, room, pass_cost_);
 }
 
 void SchedulerImpl::LearnFrom(LiveRequest& request, const PassItem& item,
                               std::span<const Sampler::Choice> choices) {
+  const SamplerRows& rows = *request.sampler;
   totals_.draft_tokens_total += item.n_logits - 1;
-  totals_.draft_tokens_accepted_total += request.sampler->accepted();
+  totals_.draft_tokens_accepted_total += rows.accepted();
+  if (rows.max_drafts() == 0) return;
+  const int32_t last = item.tokens[item.tokens.size() - item.n_logits];
   std::array<int32_t, kMaxDrafts + 1> drawn{};
   const size_t n = std::min(choices.size(), drawn.size());
   for (size_t i = 0; i < n; ++i) drawn[i] = choices[i].token;
-  request.guesses.Observe(request.guess, std::span(drawn).first(n));
+  request.guesses.Observe(request.guess, successors_, last, std::span(drawn).first(n));
   request.guess.size = 0;
+  // What the text itself tells counts more than what a refused draft does: it comes last.
+  for (uint32_t row = 1; row < item.n_logits; ++row) {
+    successors_.Learn(request.drafts.tokens[row - 1], rows.Likeliest(row));
+  }
+  for (const uint8_t row : rows.RowsToKeep()) {
+    successors_.Learn(row == 0 ? last : request.drafts.tokens[row - 1], rows.Likeliest(row));
+  }
 }
 
 void SchedulerImpl::MeasurePass() {

@@ -75,6 +75,7 @@ struct LiveRequest {
   std::optional<SamplerRows> sampler;
   Guess guess;  // of what follows `tokens`
   GuessRecord guesses;
+  DraftTree drafts;                 // of the running pass
   std::vector<int32_t> row_tokens;  // the last token and its drafts; capacity reserved
 
   double accepted_at = 0;
@@ -160,8 +161,9 @@ class SchedulerImpl final : public Scheduler {
   [[nodiscard]] std::optional<FinishReason> EndAfter(const LiveRequest& request) const;
 
   // scheduler_draft.cc
-  // Adds draft rows to the composed pass, as they are thought to pay.
-  void AddDrafts();
+  // Gives the requests of the composed pass their drafts, as they are thought to pay; none where
+  // they are not `wanted`.
+  void AddDrafts(bool wanted);
   void LearnFrom(LiveRequest& request, const PassItem& item,
                  std::span<const Sampler::Choice> choices);
   void MeasurePass();
@@ -212,6 +214,8 @@ class SchedulerImpl final : public Scheduler {
   double pass_began_ = 0;
   uint32_t pass_prompt_rows_ = 0;
   PassCost pass_cost_;  // of passes without prompt rows
+  Successors successors_;
+  DraftGrants draft_grants_;
 
   // The journal's newest tokens may be missing for so long: they are the same when they are
   // computed again. A synced commit takes 0.5 ms of a fast disk, and wears a card out.
@@ -234,7 +238,6 @@ class SchedulerImpl final : public Scheduler {
   std::vector<Journal::Emitted> emitted_;
   std::vector<Emission> emitters_;
   std::vector<DraftOffer> offers_;
-  std::vector<size_t> offer_shares_;  // the share of each offer
   // Of QueueOrder and Waits.
   std::vector<FairOrder::Entry> entries_;
   std::vector<LiveRequest*> entry_requests_;

@@ -23,7 +23,7 @@ void SchedulerImpl::BeginPass() {
   }
   composer_.Compose(candidates_, &shares_);
   if (shares_.empty()) return;
-  if (suspect == nullptr) AddDrafts();
+  AddDrafts(suspect == nullptr);
 
   pass_began_ = options_.clock();
   pass_prompt_rows_ = 0;
@@ -35,16 +35,18 @@ void SchedulerImpl::BeginPass() {
     item.tokens =
         std::span<const int32_t>(request.tokens).subspan(request.sequence.n_tokens, share.rows);
     if (share.wants_logits) {
-      item.n_logits = 1 + share.drafts;
+      item.n_logits = 1 + request.drafts.size;
       item.sink = &*request.sampler;
       const std::span<const TokenId> banned = request.options.ignore_eos
                                                   ? std::span(tokenizer_.end_tokens())
                                                   : std::span<const TokenId>();
-      const std::span<const int32_t> drafts = request.guess.first(share.drafts);
-      if (share.drafts > 0) {
+      const DraftTree& drafts = request.drafts;
+      if (drafts.size > 0) {
         request.row_tokens.assign(1, request.tokens.back());
-        request.row_tokens.insert(request.row_tokens.end(), drafts.begin(), drafts.end());
+        request.row_tokens.insert(request.row_tokens.end(), drafts.tokens.begin(),
+                                  drafts.tokens.begin() + drafts.size);
         item.tokens = request.row_tokens;
+        if (drafts.ChainSize() < drafts.size) item.drafts = &drafts;
       }
       request.sampler->Begin(request.generated(), request.tokens, banned, drafts);
     }

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <bit>
-#include <cassert>
 
 namespace thimble {
 namespace {
 
 // Longer matches are not told apart.
 constexpr size_t kLongestMatch = 8;
-// A draft less likely than this is not worth the keys and values that it writes.
-constexpr float kLeastChance = 0.1F;
+// A draft less likely than this is not worth its row, however cheap that seems to be.
+constexpr float kLeastChance = 0.01F;
+// Of successors there are many to observe, and most are wrong: what is known beforehand counts as
+// much as kPrior of them, and later ones push out those before the last kMostObserved or so.
+constexpr float kPrior = 8;
+constexpr uint32_t kMostObserved = 56;
 // Measures scatter by some percent: drafts must win by more.
 constexpr double kLeastGain = 1.03;
 // Observations after which a pass's cost has to be measured again.
@@ -41,21 +44,28 @@ Guess GuessNext(std::span<const int32_t> text, uint32_t limit) {
   return guess;
 }
 
-// Where nothing is known: a guess from one token is seldom right, one from a long match often.
-GuessRecord::GuessRecord() : chance_{0.15F, 0.3F, 0.45F, 0.55F, 0.6F, 0.65F, 0.7F, 0.75F} {}
-
 size_t GuessRecord::Class(uint32_t match) {
   return std::min<uint32_t>(std::max<uint32_t>(match, 1), kClasses) - 1;
 }
 
-void GuessRecord::Observe(const Guess& guess, std::span<const int32_t> drawn) {
+void GuessRecord::Observe(const Guess& guess, const Successors& successors, int32_t last,
+                          std::span<const int32_t> drawn) {
   constexpr float kWeight = 1.0F / 12;
-  const size_t n = std::min<size_t>(guess.size, drawn.size());
-  for (size_t i = 0; i < n; ++i) {
-    const bool right = guess.tokens[i] == drawn[i];
+  bool of_guess = true;  // all before was as guessed
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    of_guess = of_guess && i < guess.size;
+    const std::span<const int32_t> after = successors.After(i == 0 ? last : drawn[i - 1]);
+    for (size_t rank = 0; rank < after.size(); ++rank) {
+      if (of_guess && after[rank] == guess.tokens[i]) continue;
+      Rank& its = ranks_[rank];
+      its.observed = std::min(its.observed + 1, kMostObserved);
+      const float right = after[rank] == drawn[i] ? 1.0F : 0.0F;
+      its.chance += (right - its.chance) / (kPrior + static_cast<float>(its.observed));
+    }
+    if (!of_guess) continue;
+    of_guess = guess.tokens[i] == drawn[i];
     float& chance = chance_[Class(guess.match + static_cast<uint32_t>(i))];
-    chance += kWeight * ((right ? 1.0F : 0.0F) - chance);
-    if (!right) return;
+    chance += kWeight * ((of_guess ? 1.0F : 0.0F) - chance);
   }
 }
 
@@ -97,45 +107,60 @@ double PassCost::Seconds(uint32_t rows) const {
   return below->seconds + part * std::max(0.0, above->seconds - below->seconds);
 }
 
-void GrantDrafts(std::span<DraftOffer> offers, uint32_t rows, uint32_t room, const PassCost& cost) {
-  for (DraftOffer& offer : offers) offer.granted = 0;
+DraftGrants::DraftGrants(uint32_t most_offers, uint32_t most_drafts) {
+  choices_.reserve(size_t{most_offers + most_drafts} * (1 + LikeliestTokens::kMost));
+  granted_.reserve(most_drafts);
+}
+
+void DraftGrants::Propose(std::span<const DraftOffer> offers, const Successors& successors,
+                          uint32_t offer, uint32_t row, bool of_guess, float chance) {
+  const DraftOffer& o = offers[offer];
+  const uint32_t depth = o.tree->Depth(row);
+  const int32_t token = row == 0 ? o.last : o.tree->tokens[row - 1];
+  const auto propose = [&](int32_t next, float its, bool goes_on) {
+    if (its < kLeastChance) return;
+    choices_.push_back({its, offer, next, static_cast<uint8_t>(row), goes_on});
+    std::push_heap(choices_.begin(), choices_.end(), Later);
+  };
+  of_guess = of_guess && depth < o.guess->size;
+  if (of_guess) propose(o.guess->tokens[depth], chance * o.record->Chance(*o.guess, depth), true);
+  const std::span<const int32_t> after = successors.After(token);
+  for (size_t rank = 0; rank < after.size(); ++rank) {
+    if (of_guess && after[rank] == o.guess->tokens[depth]) continue;
+    propose(after[rank], chance * o.record->RankChance(rank), false);
+  }
+}
+
+void DraftGrants::Grant(std::span<DraftOffer> offers, const Successors& successors, uint32_t rows,
+                        uint32_t room, const PassCost& cost) {
+  for (DraftOffer& offer : offers) offer.tree->size = 0;
   const double alone = cost.Seconds(rows);
   if (alone <= 0) return;
-  // Each offer's chance that its next draft, and all before it, are right. Requests of one pass are
-  // few, and drafts too: the likeliest is looked for anew each time.
-  const auto chance = [](const DraftOffer& offer) {
-    float p = 1;
-    for (uint32_t i = 0; i <= offer.granted; ++i) p *= offer.record->Chance(*offer.guess, i);
-    return p;
-  };
+  choices_.clear();
+  granted_.clear();
+  for (uint32_t i = 0; i < offers.size(); ++i) Propose(offers, successors, i, 0, true, 1);
   double tokens = rows;
   double best = kLeastGain * tokens / alone;
-  uint32_t granted = 0;
-  uint32_t best_granted = 0;
-  std::array<uint16_t, 64> order{};  // the offer of each draft
-  room = std::min<uint32_t>(room, order.size());
-  while (granted < room) {
-    size_t likeliest = offers.size();
-    float p = kLeastChance;
-    for (size_t i = 0; i < offers.size(); ++i) {
-      if (offers[i].granted >= offers[i].limit) continue;
-      const float its = chance(offers[i]);
-      if (its > p || (its == p && likeliest == offers.size())) {
-        p = its;
-        likeliest = i;
-      }
-    }
-    if (likeliest == offers.size()) break;
-    ++offers[likeliest].granted;
-    order[granted++] = static_cast<uint16_t>(likeliest);
-    tokens += static_cast<double>(p);
-    const double seconds = cost.Seconds(rows + granted);
+  size_t best_granted = 0;
+  while (granted_.size() < room && !choices_.empty()) {
+    std::pop_heap(choices_.begin(), choices_.end(), Later);
+    const Choice choice = choices_.back();
+    choices_.pop_back();
+    const DraftOffer& offer = offers[choice.offer];
+    if (offer.tree->size >= offer.limit) continue;
+    const uint32_t row = offer.tree->Add(choice.token, choice.parent);
+    granted_.push_back(choice.offer);
+    tokens += static_cast<double>(choice.chance);
+    const double seconds = cost.Seconds(rows + static_cast<uint32_t>(granted_.size()));
     if (tokens / seconds > best) {
       best = tokens / seconds;
-      best_granted = granted;
+      best_granted = granted_.size();
     }
+    Propose(offers, successors, choice.offer, row, choice.of_guess, choice.chance);
   }
-  while (granted > best_granted) --offers[order[--granted]].granted;
+  // A tree's last draft is the one it was granted last, which has none behind it.
+  for (; granted_.size() > best_granted; granted_.pop_back()) --offers[granted_.back()].tree->size;
+  for (DraftOffer& offer : offers) *offer.tree = offer.tree->DepthFirst();
 }
 
 }  // namespace thimble

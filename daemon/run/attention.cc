@@ -1,6 +1,7 @@
 #include "daemon/run/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -15,6 +16,28 @@ AttentionState* States(const StageBuffers& b) {
 }
 
 uint32_t HeadsOf(const StageBuffers& b) { return b.stage->head_end - b.stage->head_begin; }
+
+// `n` queries, from that of `head` and `row` on, each `step` behind the one before.
+struct Queries {
+  uint32_t head = 0;
+  uint32_t row = 0;  // of the pass
+  size_t n = 0;
+  size_t step = 0;
+};
+
+void Attend(const StageBuffers& b, const KvHeadBlock& kv, const Queries& queries, size_t n_tokens,
+            uint64_t* work) {
+  const size_t head_dim = b.model->head_dim;
+  const size_t at = size_t{queries.head - b.stage->head_begin} * b.rows + queries.row;
+  AttendBlock({.q = b.q + at * head_dim,
+               .states = &States(b)[at],
+               .acc = b.att + at * head_dim,
+               .n = queries.n,
+               .step = queries.step},
+              kv.keys, kv.values, n_tokens, head_dim,
+              1.0F / std::sqrt(static_cast<float>(head_dim)));
+  *work += queries.n * 2 * n_tokens * head_dim;
+}
 
 }  // namespace
 
@@ -35,10 +58,8 @@ Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
   const auto n_new = static_cast<uint32_t>(active.item.tokens.size());
   const uint32_t n_total = sequence.n_tokens + n_new;
   const uint32_t first_token = block_ * kKvBlockTokens;
-  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   const uint32_t per_kv = QueriesPerKvHead(model);
   auto* scratch = reinterpret_cast<uint16_t*>(b.work + b.layout.kv_block);
-  AttentionState* states = States(b);
 
   const uint32_t kv_head = head_ / per_kv;
   const uint32_t head_end = std::min(b.stage->head_end, (kv_head + 1) * per_kv);
@@ -55,31 +76,78 @@ Status AttentionWalk::Heads(const StageBuffers& b, const ActiveItem& active,
     Q8ToHalf(kv.values, n_known * head_dim, values);
     kv = {scratch, values};
   }
-  const uint32_t n_heads = head_end - head_;
-  const auto attend = [&](uint32_t head, uint32_t row, size_t n, size_t step, size_t n_tokens) {
-    const size_t at = size_t{head - b.stage->head_begin} * b.rows + active.first_row + row;
-    AttendBlock({.q = b.q + at * head_dim,
-                 .states = &states[at],
-                 .acc = b.att + at * head_dim,
-                 .n = n,
-                 .step = step},
-                kv.keys, kv.values, n_tokens, head_dim, scale);
-    *work += n * 2 * n_tokens * head_dim;
-  };
-  // Rows at positions before this block do not see it, and those in it see what is before them.
-  uint32_t row = first_token > sequence.n_tokens ? first_token - sequence.n_tokens : 0;
-  const auto tokens_seen = [&](uint32_t at) {
-    return std::min(kKvBlockTokens, sequence.n_tokens + at + 1 - first_token);
-  };
-  for (; row < n_new && (tokens_seen(row) < kKvBlockTokens || n_new - row < n_heads); ++row) {
-    attend(head_, row, n_heads, b.rows, tokens_seen(row));
-  }
-  // Many rows that see all of it go together, head by head.
-  for (uint32_t h = head_; row < n_new && h < head_end; ++h) {
-    attend(h, row, n_new - row, 1, kKvBlockTokens);
+  const HeadBlock block{head_, head_end, first_token, kv};
+  if (active.item.drafts != nullptr && first_token + kKvBlockTokens > sequence.n_tokens) {
+    TreeRows(b, active, reader, block, work);
+  } else {
+    Rows(b, active, block, work);
   }
   head_ = head_end;
   return {};
+}
+
+void AttentionWalk::Rows(const StageBuffers& b, const ActiveItem& active, const HeadBlock& block,
+                         uint64_t* work) const {
+  const KvSequence& sequence = *active.item.sequence;
+  const auto n_new = static_cast<uint32_t>(active.item.tokens.size());
+  const uint32_t n_heads = block.head_end - block.head_begin;
+  // Rows at positions before this block do not see it, and those in it see what is before them.
+  uint32_t row = block.first_token > sequence.n_tokens ? block.first_token - sequence.n_tokens : 0;
+  const auto tokens_seen = [&](uint32_t at) {
+    return std::min(kKvBlockTokens, sequence.n_tokens + at + 1 - block.first_token);
+  };
+  for (; row < n_new && (tokens_seen(row) < kKvBlockTokens || n_new - row < n_heads); ++row) {
+    Attend(b, block.kv, {block.head_begin, active.first_row + row, n_heads, b.rows},
+           tokens_seen(row), work);
+  }
+  // Many rows that see all of it go together, head by head.
+  for (uint32_t h = block.head_begin; row < n_new && h < block.head_end; ++h) {
+    Attend(b, block.kv, {h, active.first_row + row, n_new - row, 1}, kKvBlockTokens, work);
+  }
+}
+
+// Rows lie one behind the other in the cache, wherever their positions are. For each one the block
+// is put together in the work buffer as it would be if its ancestors were the text already, so that
+// the sums are the same.
+void AttentionWalk::TreeRows(const StageBuffers& b, const ActiveItem& active,
+                             const KvCache::Reader& reader, const HeadBlock& block,
+                             uint64_t* work) const {
+  constexpr uint32_t kNobody = UINT32_MAX;
+  const size_t head_dim = b.model->head_dim;
+  const PassItem& item = active.item;
+  const uint32_t n_text = item.sequence->n_tokens;
+  const uint32_t first = block.first_token;
+  const uint32_t kv_head = block.head_begin / QueriesPerKvHead(*b.model);
+  auto* keys = reinterpret_cast<uint16_t*>(b.work + b.layout.kv_block);
+  uint16_t* values = keys + kKvBlockTokens * head_dim;
+  if (n_text > first && block.kv.keys != keys) {
+    std::memcpy(keys, block.kv.keys, (n_text - first) * head_dim * sizeof(uint16_t));
+    std::memcpy(values, block.kv.values, (n_text - first) * head_dim * sizeof(uint16_t));
+  }
+  std::array<uint32_t, kKvBlockTokens> placed{};  // which row is at each place
+  placed.fill(kNobody);
+  const auto place = [&](uint32_t row, uint32_t at) {
+    if (std::exchange(placed[at], row) == row) return;
+    const KvHeadBlock kv = reader.Row(*item.sequence, b.stage->layer, row, kv_head);
+    if (b.kv_type == KvType::kQ8_0) {
+      Q8ToHalf(kv.keys, head_dim, keys + at * head_dim);
+      Q8ToHalf(kv.values, head_dim, values + at * head_dim);
+    } else {
+      std::memcpy(keys + at * head_dim, kv.keys, head_dim * sizeof(uint16_t));
+      std::memcpy(values + at * head_dim, kv.values, head_dim * sizeof(uint16_t));
+    }
+  };
+  for (uint32_t row = 0; row < item.tokens.size(); ++row) {
+    const uint32_t position = item.Position(row);
+    if (position < first) continue;
+    for (uint32_t at = row; item.Position(at) >= first; at = item.drafts->Parent(at)) {
+      if (item.Position(at) < first + kKvBlockTokens) place(at, item.Position(at) - first);
+      if (at == 0) break;
+    }
+    Attend(b, {keys, values},
+           {block.head_begin, active.first_row + row, block.head_end - block.head_begin, b.rows},
+           std::min(kKvBlockTokens, position + 1 - first), work);
+  }
 }
 
 void AttentionWalk::Finish(const StageBuffers& b) {

@@ -25,9 +25,21 @@ class AttentionWalk {
                     KvSource& source, uint64_t work_limit);
 
  private:
-  // The query heads of one KV head on one block.
+  // The query heads of one KV head on one block, whose tokens from first_token on are at `kv`.
+  struct HeadBlock {
+    uint32_t head_begin = 0;
+    uint32_t head_end = 0;
+    uint32_t first_token = 0;
+    KvHeadBlock kv;
+  };
   Status Heads(const StageBuffers& b, const ActiveItem& active, KvCache::Reader& reader,
                uint64_t* work);
+  // Rows that follow one another.
+  void Rows(const StageBuffers& b, const ActiveItem& active, const HeadBlock& block,
+            uint64_t* work) const;
+  // Rows of a tree, on a block that has, or would have, tokens behind the text.
+  void TreeRows(const StageBuffers& b, const ActiveItem& active, const KvCache::Reader& reader,
+                const HeadBlock& block, uint64_t* work) const;
   void Finish(const StageBuffers& b);
 
   size_t item_ = 0;

@@ -82,7 +82,7 @@ Result<bool> EmbeddingWalk::Step(const StageBuffers& b, std::span<const ActiveIt
       if (row < row_ || row >= end) continue;
       if (n_rows_ == rows_.size()) status = Finish(b, status);
       if (!status.ok()) break;
-      status = Start(b, row, active.item.tokens[i], active.item.sequence->n_tokens + i);
+      status = Start(b, row, active.item.tokens[i], active.item.Position(i));
     }
   }
   reader_.EndBatch();

@@ -19,6 +19,9 @@ class LogitsSink {
   // `n_tokens` tokens, from the first one, become part of its sequence. Fewer than all where the
   // last ones were drafts that the logits have refused; at least 1.
   virtual uint32_t TokensToKeep(uint32_t n_tokens) { return n_tokens; }
+  // Where the drafts are a tree, after TokensToKeep: the rows of these tokens, from 0 on, each one
+  // followed by a child of it.
+  [[nodiscard]] virtual std::span<const uint8_t> RowsToKeep() const { return {}; }
 };
 
 }  // namespace thimble

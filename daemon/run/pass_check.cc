@@ -12,6 +12,10 @@ Status CheckPass(const Model& model, const Plan& plan, std::span<const PassItem>
         (item.n_logits > 0 && item.sink == nullptr)) {
       return InternalError("begin a pass: an item without sequence, tokens or sink");
     }
+    if (item.drafts != nullptr && (item.tokens.size() != size_t{1} + item.drafts->size ||
+                                   item.n_logits != item.tokens.size())) {
+      return InternalError("begin a pass: an item whose tokens are not one and its drafts");
+    }
     for (const int32_t token : item.tokens) {
       if (token < 0 || static_cast<uint32_t>(token) >= model.vocab_size) {
         return InvalidArgumentError("begin a pass: token " + std::to_string(token) +

@@ -11,7 +11,8 @@
 
 namespace thimble {
 
-// INTERNAL for an item without sequence, tokens or sink, and for more rows than the plan has;
+// INTERNAL for an item without sequence, tokens or sink, for one whose tokens are not those of its
+// tree of drafts, and for more rows than the plan has;
 // INVALID_ARGUMENT for a token outside the vocabulary; OUT_OF_RANGE past the model's context.
 Status CheckPass(const Model& model, const Plan& plan, std::span<const PassItem> items);
 

@@ -1,7 +1,6 @@
 #include "daemon/run/runner.h"
 
 #include <algorithm>
-#include <cassert>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -13,6 +12,7 @@
 #include "daemon/run/group_values.h"
 #include "daemon/run/kernels.h"
 #include "daemon/run/pass_check.h"
+#include "daemon/run/pass_items.h"
 #include "daemon/run/stage_math.h"
 #include "daemon/run/tile_ring.h"
 #include "storage/base/bytes.h"
@@ -48,15 +48,8 @@ class StagedRunner final : public Runner {
         kv_reads_(std::move(kv_reads)),
         ring_(plan, *arena_, *reader_, kv_reads_.get()),
         room_(plan, kv, *arena_),
-        embedding_(model, plan, *reader_, ring_) {
-    const size_t pairs = model.rope.dimensions / 2;
-    items_.reserve(plan.max_rows);
-    kv_rows_.reserve(plan.max_rows);
-    logit_rows_.resize(plan.max_logit_rows);
-    // Not touched before they are used: most passes have few rows.
-    cosine_ = std::make_unique_for_overwrite<float[]>(plan.max_rows * pairs);
-    sine_ = std::make_unique_for_overwrite<float[]>(plan.max_rows * pairs);
-  }
+        pass_(model, plan),
+        embedding_(model, plan, *reader_, ring_) {}
 
   // The blocks in the arena go with it; what of them LMDB does not take is lost to sequences that
   // are still open, which then say so.
@@ -127,16 +120,10 @@ class StagedRunner final : public Runner {
   const std::unique_ptr<KvReads> kv_reads_;
   TileRing ring_;
   ArenaRoom room_;
+  PassItems pass_;
   EmbeddingWalk embedding_;
-  std::unique_ptr<float[]> cosine_;  // [max_rows][pairs]
-  std::unique_ptr<float[]> sine_;
-  std::vector<uint32_t> logit_rows_;
 
   bool running_ = false;
-  std::vector<ActiveItem> items_;
-  std::vector<KvPassRows> kv_rows_;
-  uint32_t n_rows_ = 0;
-  uint32_t n_logit_rows_ = 0;
   bool wide_ = false;        // more than plan.step_rows
   Group group_;              // the running one, placed for this pass
   uint32_t last_stage_ = 0;  // of this pass
@@ -163,39 +150,25 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   if (running_) return InternalError("begin a pass: one is running");
   THIMBLE_RETURN_IF_ERROR(CheckPass(model_, plan_, items));
   THIMBLE_RETURN_IF_ERROR(CheckFile());
-  const size_t pairs = model_.rope.dimensions / 2;
-  items_.clear();
-  kv_rows_.clear();
-  n_rows_ = 0;
-  n_logit_rows_ = 0;
-  for (const PassItem& item : items) {
-    items_.push_back({item, n_rows_, n_logit_rows_, false});
-    const auto n = static_cast<uint32_t>(item.tokens.size());
-    for (uint32_t i = 0; i < n; ++i) {
-      if (i + item.n_logits >= n) logit_rows_[n_logit_rows_++] = n_rows_ + i;
-      if (pairs == 0) continue;
-      RopeAngles(model_.rope, item.sequence->n_tokens + i, &cosine_[(n_rows_ + i) * pairs],
-                 &sine_[(n_rows_ + i) * pairs]);
-    }
-    kv_rows_.push_back({item.sequence, n});
-    n_rows_ += n;
-  }
+  pass_.Set(items);
   // Without logits the pass is over when the last layer's keys and values are made.
   last_stage_ = static_cast<uint32_t>(plan_.stages.size()) - 1;
-  if (n_logit_rows_ == 0) {
+  if (pass_.n_logit_rows() == 0) {
     while (plan_.stages[last_stage_].kind != StageKind::kQkv) --last_stage_;
   }
-  const bool wide = n_rows_ > plan_.step_rows;
-  const uint64_t values_end = wide ? ValuesEnd(model_, plan_, n_rows_) : plan_.step_end;
+  const bool wide = pass_.size() > plan_.step_rows;
+  const uint64_t values_end = wide ? ValuesEnd(model_, plan_, pass_.size()) : plan_.step_end;
   const std::byte* arena = arena_->all().data();
-  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(kv_rows_, arena + room_.KvFrom(values_end),
+  THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(pass_.kv_rows(), arena + room_.KvFrom(values_end),
                                          arena + room_.SureKvFrom(values_end)));
-  if (kv_reads_) kv_reads_->BeginPass(items_, last_stage_);
+  // The buffers may be larger than what is left.
+  pass_.CutTrees(kv_);
+  if (kv_reads_) kv_reads_->BeginPass(pass_.items(), last_stage_);
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, room_.Limit());
   room_.Release(values_end);
   if (wide_ && !wide && !plan_.Streams()) room_.ReleaseWideValues();
   wide_ = wide;
-  THIMBLE_RETURN_IF_ERROR(kv_.BringRows(kv_rows_));
+  THIMBLE_RETURN_IF_ERROR(kv_.BringRows(pass_.kv_rows()));
   stage_ = 0;
   phase_ = Phase::kBegin;
   running_ = true;
@@ -220,11 +193,8 @@ void StagedRunner::Rest() {
 }
 
 void StagedRunner::Drop(size_t index) {
-  items_[index].dropped = true;
-  items_[index].item.sequence = nullptr;
-  if (std::all_of(items_.begin(), items_.end(), [](const ActiveItem& a) { return a.dropped; })) {
-    Abort();
-  }
+  pass_.Drop(index);
+  if (pass_.all_dropped()) Abort();
 }
 
 // Binds the running stage's buffers to their places in the group.
@@ -237,9 +207,9 @@ void StagedRunner::PlaceBuffers() {
   StageBuffers& b = buffers_;
   b.model = &model_;
   b.stage = &stage;
-  b.rows = n_rows_;
-  b.logit_rows = n_logit_rows_;
-  b.logit_row = logit_rows_.data();
+  b.rows = pass_.size();
+  b.logit_rows = pass_.n_logit_rows();
+  b.logit_row = pass_.logit_rows();
   b.forms = FormsAfter(model_, stage);
   b.x = reinterpret_cast<float*>(place(Value::kX));
   b.xn = place(Value::kXn);
@@ -250,23 +220,24 @@ void StagedRunner::PlaceBuffers() {
   b.kv_vector = kv_.shape().VectorHalves();
   b.att = reinterpret_cast<float*>(place(Value::kAtt));
   b.work = arena_->Use(group_.work.offset, group_.work.bytes);
-  b.layout = LayoutWork(model_, stage, plan_.tiles, n_rows_, n_logit_rows_);
-  b.cosine = cosine_.get();
-  b.sine = sine_.get();
+  b.layout = LayoutWork(model_, stage, plan_.tiles, pass_.size(), pass_.n_logit_rows());
+  b.cosine = pass_.cosine();
+  b.sine = pass_.sine();
 }
 
 Status StagedRunner::EnterGroup(const Group& group) {
-  group_ = wide_ ? PlaceGroup(model_, plan_, group.stage_begin, group.stage_end, n_rows_) : group;
-  return LoadInputs(values_, group_, {n_rows_, n_logit_rows_});
+  group_ =
+      wide_ ? PlaceGroup(model_, plan_, group.stage_begin, group.stage_end, pass_.size()) : group;
+  return LoadInputs(values_, group_, {pass_.size(), pass_.n_logit_rows()});
 }
 
 Status StagedRunner::LeaveGroup() {
-  return StoreOutputs(values_, group_, {n_rows_, n_logit_rows_});
+  return StoreOutputs(values_, group_, {pass_.size(), pass_.n_logit_rows()});
 }
 
 Status StagedRunner::DeliverLogits(const Tile& tile) {
   const auto* logits = reinterpret_cast<const float*>(buffers_.work + buffers_.layout.outputs);
-  for (const ActiveItem& active : items_) {
+  for (const ActiveItem& active : pass_.items()) {
     if (active.dropped) continue;
     for (uint32_t i = 0; i < active.item.n_logits; ++i) {
       const float* row = logits + size_t{active.first_logit_row + i} * tile.outputs;
@@ -285,14 +256,14 @@ Status StagedRunner::AppendRows(const ActiveItem& active, LmdbTxn* batch) {
 // One transaction for all items; where the map or the disk has no room for it, one for each item,
 // since the cache then makes room by evicting.
 Status StagedRunner::AppendKv() {
-  const auto on_disk = std::ranges::count_if(items_, [this](const ActiveItem& active) {
+  const auto on_disk = std::ranges::count_if(pass_.items(), [this](const ActiveItem& active) {
     return !active.dropped && kv_.AppendsToDisk(*active.item.sequence,
                                                 static_cast<uint32_t>(active.item.tokens.size()));
   });
   if (on_disk > 1) {
     const auto all = [&]() -> Status {
       THIMBLE_ASSIGN_OR_RETURN(LmdbTxn txn, kv_.env().BeginWrite());
-      for (const ActiveItem& active : items_) {
+      for (const ActiveItem& active : pass_.items()) {
         if (!active.dropped) THIMBLE_RETURN_IF_ERROR(AppendRows(active, &txn));
       }
       return txn.Commit();
@@ -300,7 +271,7 @@ Status StagedRunner::AppendKv() {
     Status status = all();
     if (status.code() != StatusCode::kResourceExhausted) return status;
   }
-  for (const ActiveItem& active : items_) {
+  for (const ActiveItem& active : pass_.items()) {
     if (!active.dropped) THIMBLE_RETURN_IF_ERROR(AppendRows(active, nullptr));
   }
   return {};
@@ -328,9 +299,9 @@ Result<bool> StagedRunner::RunPart() {
   const Stage& stage = plan_.stages[stage_];
   switch (stage.kind) {
     case StageKind::kEmbed:
-      return embedding_.Step(buffers_, items_);
+      return embedding_.Step(buffers_, pass_.items());
     case StageKind::kAttention:
-      return attention_.Step(buffers_, items_, kv_, ring_, kAttentionWork);
+      return attention_.Step(buffers_, pass_.items(), kv_, ring_, kAttentionWork);
     case StageKind::kSample:
       return true;
     default:
@@ -411,22 +382,10 @@ Result<bool> StagedRunner::Step() {
 Status StagedRunner::Complete() {
   // A file that changed since Begin may have given any weights: nothing of this pass is kept.
   THIMBLE_RETURN_IF_ERROR(CheckFile());
-  // All or none: what may fail comes first.
-  for (ActiveItem& active : items_) {
-    if (active.dropped) continue;
-    PassItem& item = active.item;
-    const auto n_tokens = static_cast<uint32_t>(item.tokens.size());
-    const uint32_t kept = item.sink != nullptr ? item.sink->TokensToKeep(n_tokens) : n_tokens;
-    assert(kept >= 1 && kept <= n_tokens);
-    item.tokens = item.tokens.first(kept);
-    THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*item.sequence, item.tokens));
-  }
-  for (ActiveItem& active : items_) {
-    if (!active.dropped) kv_.CommitRows(*active.item.sequence, active.item.tokens);
-  }
+  THIMBLE_RETURN_IF_ERROR(pass_.Commit(kv_));
   running_ = false;
   ++stats_.passes;
-  stats_.rows += n_rows_;
+  stats_.rows += pass_.size();
   stats_.arena_peak_bytes = arena_->peak_bytes();
   return {};
 }

@@ -18,6 +18,7 @@
 
 #include "daemon/model/model.h"
 #include "daemon/plan/plan.h"
+#include "daemon/run/draft_tree.h"
 #include "daemon/run/logits_sink.h"
 #include "storage/base/histogram.h"
 #include "storage/base/status.h"
@@ -27,13 +28,23 @@
 
 namespace thimble {
 
-// Consecutive tokens of one sequence, behind sequence->n_tokens. The last `n_logits` of them get
-// logits, delivered to `sink` (which may be null where n_logits is 0).
+// Consecutive tokens of one sequence, behind sequence->n_tokens, or one and a tree of drafts at
+// what follows it. The last `n_logits` of them get logits, delivered to `sink` (which may be null
+// where n_logits is 0).
 struct PassItem {
   KvSequence* sequence = nullptr;
-  std::span<const int32_t> tokens;
+  std::span<const int32_t> tokens;  // of the rows
   uint32_t n_logits = 0;
   LogitsSink* sink = nullptr;
+  // Where not null: tokens are the one before the drafts and these, all with logits. The rows' keys
+  // and values have to be in RAM: where they can't be, the drafts behind the chain that the tree
+  // begins with are left out, and the sink is told of the fewer rows by TokensToKeep.
+  const DraftTree* drafts = nullptr;
+
+  // Of row `i` of `tokens` in the sequence.
+  [[nodiscard]] uint32_t Position(uint32_t i) const {
+    return sequence->n_tokens + (drafts == nullptr ? i : drafts->Depth(i));
+  }
 };
 
 struct RunnerStats {

@@ -1,6 +1,7 @@
 #include "daemon/run/sampler_rows.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -16,43 +17,58 @@ SamplerRows::SamplerRows(const SamplingOptions& options, uint32_t vocab_size, ui
   }
   rows_.reserve(rows);
   for (size_t i = 0; i < rows; ++i) rows_.emplace_back(options, vocab_size, slot, store);
+  if (rows > 1) likeliest_.resize(rows);
   choices_.reserve(rows);
+  kept_.reserve(rows);
 }
 
 void SamplerRows::Begin(uint32_t index, std::span<const int32_t> history,
-                        std::span<const int32_t> banned, std::span<const int32_t> drafts) {
-  assert(drafts.size() <= max_drafts());
+                        std::span<const int32_t> banned, const DraftTree& drafts) {
+  assert(drafts.size <= max_drafts());
   drafts_ = drafts;
-  accepted_ = 0;
+  kept_.assign(1, 0);
   choices_.clear();
   status_ = InternalError("sample: the pass is not over");
-  for (uint32_t row = 0; row <= drafts.size(); ++row) {
-    rows_[row].Begin(index + row, history, banned, drafts.first(row));
+  for (LikeliestTokens& likeliest : likeliest_) likeliest.Clear();
+  std::array<int32_t, DraftTree::kMost> path{};
+  for (uint32_t row = 0; row <= drafts.size; ++row) {
+    const uint32_t depth = drafts.Depth(row);
+    drafts.PathTo(row, &path);
+    rows_[row].Begin(index + depth, history, banned, std::span(path).first(depth));
   }
 }
 
 Status SamplerRows::OnLogits(uint32_t row, uint32_t first_token, std::span<const float> logits) {
-  if (row > drafts_.size()) {
+  if (row > drafts_.size) {
     return InternalError("sample: logits of row " + std::to_string(row) + " of " +
-                         std::to_string(drafts_.size() + 1));
+                         std::to_string(drafts_.size + 1));
   }
+  if (row < likeliest_.size()) likeliest_[row].Offer(first_token, logits);
   return rows_[row].OnLogits(0, first_token, logits);
 }
 
 uint32_t SamplerRows::TokensToKeep(uint32_t n_tokens) {
   status_ = {};
-  for (uint32_t row = 0; row <= drafts_.size(); ++row) {
+  // Prompt tokens come before the first row; with them there are no drafts.
+  const uint32_t n_drafts = std::min(drafts_.size, n_tokens - 1);
+  uint32_t row = 0;
+  while (true) {
     const Result<Sampler::Choice> choice = rows_[row].Finish();
     if (!choice.ok()) {
       // Of a later row: it is computed, and fails, again when its turn comes.
-      if (row == 0) status_ = choice.status();
+      if (row == 0) {
+        status_ = choice.status();
+      } else {
+        kept_.pop_back();
+      }
       break;
     }
     choices_.push_back(*choice);
-    if (row == drafts_.size() || choice->token != drafts_[row]) break;
-    accepted_ = row + 1;
+    row = drafts_.Child(row, choice->token, n_drafts);
+    if (row == 0) break;
+    kept_.push_back(static_cast<uint8_t>(row));
   }
-  return n_tokens - (static_cast<uint32_t>(drafts_.size()) - accepted_);
+  return n_tokens - (n_drafts - accepted());
 }
 
 Result<std::span<const Sampler::Choice>> SamplerRows::Choices() const {

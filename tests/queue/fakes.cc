@@ -65,18 +65,28 @@ Result<bool> FakeRunner::Step() {
   if (++steps_ < 2) return false;
   running_ = false;
   const std::vector<uint16_t> rows(64 * kv_.shape().RowHalves());
+  kept_tokens_.clear();
+  kept_tokens_.reserve(items_.size() * (1 + DraftTree::kMost));  // spans of it stay valid
   for (const PassItem& item : items_) {
     if (item.sequence == nullptr) continue;
     THIMBLE_RETURN_IF_ERROR(Deliver(item));
   }
   for (const PassItem& item : items_) {
-    if (item.sequence == nullptr) continue;
+    if (item.sequence == nullptr || item.drafts != nullptr) continue;
     THIMBLE_RETURN_IF_ERROR(kv_.AppendRows(*item.sequence, 0, item.tokens, rows.data()));
   }
   for (PassItem& item : items_) {
     if (item.sequence == nullptr) continue;
     const auto n = static_cast<uint32_t>(item.tokens.size());
-    item.tokens = item.tokens.first(item.sink != nullptr ? item.sink->TokensToKeep(n) : n);
+    const uint32_t kept = item.sink != nullptr ? item.sink->TokensToKeep(n) : n;
+    if (item.drafts != nullptr) {
+      const std::span<const uint8_t> kept_rows = item.sink->RowsToKeep();
+      EXPECT_EQ(kept_rows.size(), kept);
+      for (const uint8_t row : kept_rows) kept_tokens_.push_back(item.tokens[row]);
+      item.tokens = std::span(kept_tokens_).last(kept);
+      THIMBLE_RETURN_IF_ERROR(kv_.AppendRows(*item.sequence, 0, item.tokens, rows.data()));
+    }
+    item.tokens = item.tokens.first(kept);
     THIMBLE_RETURN_IF_ERROR(kv_.PrepareRows(*item.sequence, item.tokens));
   }
   for (const PassItem& item : items_) {
@@ -91,8 +101,16 @@ Status FakeRunner::Deliver(const PassItem& item) {
   tokens.insert(tokens.end(), item.tokens.begin(), item.tokens.end());
   if (fault) THIMBLE_RETURN_IF_ERROR(fault(tokens));
   for (uint32_t row = 0; row < item.n_logits; ++row) {
-    const size_t n = tokens.size() - (item.n_logits - 1 - row);
-    const std::vector<int32_t> until(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n));
+    size_t n = tokens.size() - (item.n_logits - 1 - row);
+    std::vector<int32_t> until = tokens;
+    if (item.drafts != nullptr) {
+      std::array<int32_t, DraftTree::kMost> path{};
+      item.drafts->PathTo(row, &path);
+      n = known.size() + 1 + item.drafts->Depth(row);
+      std::copy_n(path.begin(), item.drafts->Depth(row),
+                  until.begin() + static_cast<ptrdiff_t>(known.size()) + 1);
+    }
+    until.resize(n);
     std::vector<float> logits = HashLogits(std::span(until).last(std::min(n, memory)));
     if (next_token) logits[static_cast<size_t>(next_token(until))] = 1000;
     for (size_t at = 0; at < logits.size(); at += 7) {

@@ -54,7 +54,8 @@ class FakeRunner final : public Runner {
   Status Deliver(const PassItem& item);
 
   KvCache& kv_;
-  std::vector<PassItem> items_;  // a dropped one has no sequence
+  std::vector<PassItem> items_;
+  std::vector<int32_t> kept_tokens_;  // of trees  // a dropped one has no sequence
   int steps_ = 0;
   bool running_ = false;
   RunnerStats stats_;

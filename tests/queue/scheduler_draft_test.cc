@@ -193,26 +193,39 @@ TEST_F(DraftTest, ASlowSinkGetsEveryTokenInOrder) {
   EXPECT_GT(world_.scheduler->status().draft_tokens_accepted_total, 10U);
 }
 
-// Where each row costs as much as a pass, or no guess is right, drafts are tried and given up.
+// Where each row costs as much as a pass, or few guesses are right, drafts are tried and given up.
 TEST_F(DraftTest, StopsWhereItDoesNotPay) {
+  struct Cost {
+    uint64_t drafted;
+    double seconds;
+  };
   world_.options.context_tokens = 2000;
   world_.options.clock = [this] { return world_.now; };
-  const auto drafted = [&](size_t memory, double row_seconds) {
+  const auto run = [&](uint32_t draft_tokens, size_t memory, double row_seconds) {
+    world_.options.draft_tokens = draft_tokens;
     world_.set_up_runner = [&, memory, row_seconds](FakeRunner& runner) {
       runner.memory = memory;
       runner.on_begin = [&, row_seconds](uint32_t rows) { world_.now += 0.1 + row_seconds * rows; };
     };
     world_.Restart();
+    const double begin = world_.now;
     RecordingSink sink;
     Submit(Greedy(static_cast<int32_t>(memory % 7), 10, 1000), sink);
     world_.Run();
     EXPECT_TRUE(sink.done.has_value());
-    return world_.scheduler->status().draft_tokens_total;
+    return Cost{world_.scheduler->status().draft_tokens_total, world_.now - begin};
   };
-  const uint64_t free_rows = drafted(1, 0);
-  EXPECT_GT(free_rows, 800U);
-  EXPECT_LT(drafted(1, 10), 60U) << "right guesses, dear rows";
-  EXPECT_LT(drafted(SIZE_MAX, 0), 200U) << "free rows, wrong guesses";
+  const auto slower = [&](size_t memory, double row_seconds) {
+    const double without = run(0, memory, row_seconds).seconds;
+    return run(8, memory, row_seconds).seconds / without;
+  };
+  EXPECT_GT(run(8, 1, 0).drafted, 800U);
+  EXPECT_LT(slower(1, 0), 0.3) << "right guesses, free rows";
+  EXPECT_LT(run(8, 1, 10).drafted, 60U) << "right guesses, dear rows";
+  EXPECT_LT(slower(1, 10), 1.03);
+  // One guess in 50 is right.
+  EXPECT_LT(slower(SIZE_MAX, 0.005), 1.02) << "wrong guesses, cheap rows";
+  EXPECT_LT(slower(SIZE_MAX, 0.05), 1.02) << "wrong guesses, dear rows";
 }
 
 }  // namespace

@@ -305,6 +305,38 @@ TEST_F(KvRamTest, RefusedDraftsInRamAreOverwritten) {
   ASSERT_OK(kv_->CloseSequence(sequence));
 }
 
+// Rows that were guesses beside one another, across the end of a block.
+TEST_F(KvRamTest, OfRowsThatWereGuessesThoseThatAreKeptBecomeTheNext) {
+  Use(4);
+  KvSequence sequence = Open(tokens_);
+  RunPass(sequence, Part(0, 30));
+  const std::vector<uint8_t> kept = {0, 2, 3, 6};
+  std::vector<int32_t> guesses(7, 9999);
+  for (size_t i = 0; i < kept.size(); ++i) guesses[kept[i]] = tokens_[30 + i];
+  const KvPassRows rows = {&sequence, 7};
+  ASSERT_OK(kv_->PlaceInRam({&rows, 1}, memory_, memory_));
+  for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
+    // As the kept ones have them at the positions to which they go.
+    std::vector<uint16_t> halves(7 * shape_.RowHalves(), 0xffff);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      const auto position = static_cast<uint32_t>(30 + i);
+      const std::vector<uint16_t> row = Rows(shape_, layer, position, Part(position, 1));
+      std::copy(row.begin(), row.end(),
+                halves.begin() + static_cast<ptrdiff_t>(kept[i] * shape_.RowHalves()));
+    }
+    ASSERT_OK(kv_->AppendRows(sequence, layer, guesses, halves.data()));
+  }
+  kv_->KeepRows(sequence, kept, Part(30, 4));
+  ASSERT_OK(Commit(*kv_, sequence, Part(30, 4)));
+  EXPECT_EQ(kv_->stats().blocks, 1U);
+  EXPECT_EQ(CheckAll(*kv_, sequence), "");
+  RunPass(sequence, Part(34, 40));
+  ASSERT_OK(kv_->CloseSequence(sequence));
+  KvSequence next = Open(tokens_);
+  EXPECT_EQ(next.n_tokens, 64U) << "under the names of the tokens that were kept";
+  RunPass(next, Part(64, 5));
+}
+
 TEST_F(KvRamTest, AFullMapFailsThePassAndHarmsNoCommittedRow) {
   TempDir directory;
   env_ = MustOpen(directory.path(), 256 * kKiB);  // room for next to nothing
