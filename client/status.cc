@@ -44,6 +44,8 @@ std::string ToJson(const v1::GetStatusResponse& s) {
       .Add("requests_total", s.requests_total())
       .Add("prompt_tokens_total", s.prompt_tokens_total())
       .Add("generated_tokens_total", s.generated_tokens_total())
+      .Add("draft_tokens_total", s.draft_tokens_total())
+      .Add("draft_tokens_accepted_total", s.draft_tokens_accepted_total())
       .Add("prefix_hit_tokens_total", s.prefix_hit_tokens_total())
       .Add("reader", s.reader())
       .AddRaw("reader_refusals", StringArray(s.reader_refusals()))
@@ -94,6 +96,8 @@ void PrintText(const v1::GetStatusResponse& s) {
   Line("requests", std::to_string(s.requests_total()));
   Line("prompt tokens", std::to_string(s.prompt_tokens_total()));
   Line("generated tokens", std::to_string(s.generated_tokens_total()));
+  Line("guessed tokens", std::to_string(s.draft_tokens_total()) + ", " +
+                             std::to_string(s.draft_tokens_accepted_total()) + " right");
   Line("prefix hit tokens", std::to_string(s.prefix_hit_tokens_total()));
   Line("reader", s.reader());
   for (const std::string& refusal : s.reader_refusals()) Line("reader refused", refusal);

@@ -101,6 +101,12 @@ void AddWork(const DaemonStatus& status, MetricsText& text) {
       .Sample(requests.prompt_tokens_total);
   text.Metric("thimble_generated_tokens_total", "counter", "Tokens generated.")
       .Sample(requests.generated_tokens_total);
+  text.Metric("thimble_draft_tokens_total", "counter",
+              "Guesses at what a text goes on with that passes have verified.")
+      .Sample(requests.draft_tokens_total);
+  text.Metric("thimble_draft_tokens_accepted_total", "counter",
+              "Of these, right ones, generated tokens without a pass of their own.")
+      .Sample(requests.draft_tokens_accepted_total);
   text.Metric("thimble_prefix_hit_tokens_total", "counter", "Prompt tokens found in the cache.")
       .Sample(status.prefix_hit_tokens);
   text.Metric("thimble_request_queue_time_seconds", "histogram", "From acceptance to the start.")

@@ -106,6 +106,8 @@ v1::GetStatusResponse ToMessage(const DaemonStatus& status) {
   m.set_requests_total(status.requests.requests_total);
   m.set_prompt_tokens_total(status.requests.prompt_tokens_total);
   m.set_generated_tokens_total(status.requests.generated_tokens_total);
+  m.set_draft_tokens_total(status.requests.draft_tokens_total);
+  m.set_draft_tokens_accepted_total(status.requests.draft_tokens_accepted_total);
   m.set_prefix_hit_tokens_total(status.prefix_hit_tokens);
   m.set_flash_bytes_per_second(status.flash_bytes_per_second);
   m.set_processor_bytes_per_second(status.processor_bytes_per_second);

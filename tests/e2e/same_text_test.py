@@ -43,6 +43,7 @@ def ceilings():
 
 def every_way(test, model):
     reference = None
+    guessed = right = 0
     for ceiling, granularity, (chunk, drafts) in itertools.product(ceilings(), ("head", "op", "auto"),
                                                                    ((1, 8), (64, 0))):
         options = [*ceiling, "--granularity", granularity, "--prompt-chunk", str(chunk),
@@ -55,7 +56,10 @@ def every_way(test, model):
         assert texts == reference, f"another text with {' '.join(options)}"
         # Once more, from the prompt's keys and values as the cache kept them.
         assert both(daemon) == reference, f"another text from the cache with {' '.join(options)}"
+        guessed += daemon.number("draft_tokens_total")
+        right += daemon.number("draft_tokens_accepted_total")
         daemon.stop()
+    assert 0 < right < guessed, f"{right} of {guessed} guesses were right: both kinds are to be seen"
 
 
 def the_built_in_model_says_the_same_every_way(test):

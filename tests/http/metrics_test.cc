@@ -129,6 +129,8 @@ DaemonStatus Busy() {
   status.requests.queued = 5;
   status.requests.prompt_tokens_total = 100;
   status.requests.generated_tokens_total = 42;
+  status.requests.draft_tokens_total = 30;
+  status.requests.draft_tokens_accepted_total = 11;
   for (const double value : {0.0, 0.02, 0.02, 4.0, 5000.0}) {
     status.requests.first_token_seconds.Observe(value);
   }
@@ -184,7 +186,7 @@ TEST(Metrics, BucketsAreCumulativeAndEndWithAll) {
     const double bound = std::stod(sample.labels.substr(at + 4));  // "+Inf" is infinity
     std::string others = sample.labels.substr(0, at == 1 ? 0 : at - 1);
     if (!others.empty()) others += '}';
-    Series& s = series[metric + "|" + others];
+    Series& s = series[std::string(metric).append("|").append(others)];
     const uint64_t value = std::stoull(sample.value);
     EXPECT_GE(value, s.last) << sample.name << sample.labels;
     EXPECT_GT(bound, s.bound) << sample.name << sample.labels;
@@ -219,6 +221,8 @@ TEST(Metrics, ValuesAreTheStatusExactly) {
   EXPECT_EQ(page.Value("thimble_requests_queued"), "5");
   EXPECT_EQ(page.Value("llamacpp:prompt_tokens_total"), "100");
   EXPECT_EQ(page.Value("llamacpp:tokens_predicted_total"), "42");
+  EXPECT_EQ(page.Value("thimble_draft_tokens_total"), "30");
+  EXPECT_EQ(page.Value("thimble_draft_tokens_accepted_total"), "11");
   EXPECT_EQ(page.Value("llamacpp:requests_processing"), "2");
   EXPECT_EQ(page.Value("llamacpp:requests_deferred"), "5");
   EXPECT_EQ(page.Value("vllm:num_requests_waiting"), "5");
