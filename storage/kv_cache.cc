@@ -145,7 +145,8 @@ Status KvCache::AppendRows(const KvSequence& sequence, uint32_t layer,
                                 ": the model has " + std::to_string(shape_.n_layers));
   }
   if (tokens.empty()) return {};
-  MarkPending(sequence, tokens);
+  const bool on_disk = AppendsToDisk(sequence, static_cast<uint32_t>(tokens.size()));
+  if (on_disk) MarkPending(sequence, tokens);
   const uint32_t first = sequence.n_tokens / kKvBlockTokens;
   const uint32_t last =
       (sequence.n_tokens + static_cast<uint32_t>(tokens.size()) - 1) / kKvBlockTokens;
@@ -160,7 +161,7 @@ Status KvCache::AppendRows(const KvSequence& sequence, uint32_t layer,
     }
     return {};
   }
-  if (!AppendsToDisk(sequence, static_cast<uint32_t>(tokens.size()))) return {};
+  if (!on_disk) return {};
   const uint64_t block_bytes = shape_.BlockHalves() * sizeof(uint16_t);
   const auto blocks_at_once =
       static_cast<uint32_t>(std::max<uint64_t>(1, kKvTransactionBytes / block_bytes));

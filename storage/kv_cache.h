@@ -141,11 +141,10 @@ class KvCache {
   //  about 1 MiB.
   Status AppendRows(const KvSequence& sequence, uint32_t layer, std::span<const int32_t> tokens,
                     const uint16_t* rows, LmdbTxn* batch = nullptr);
-  //  KeepRows, where rows of several positions were guesses, not all behind one another: of the
-  //  rows appended, those at `rows` (rising; rows[i] >= i) become the first ones, and their tokens
-  //  are `tokens`. All rows that were appended are in RAM (not AppendsToDisk).
-  void KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows,
-                std::span<const int32_t> tokens);
+  //  KeepRows, where the rows were guesses that do not all follow one another, so that places are
+  //  not positions: of the rows appended, those at `rows` (rising; rows[i] >= i) become the first
+  //  ones. All rows that were appended are in RAM (not AppendsToDisk).
+  void KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows);
   //  PrepareRows: every layer has its rows; completed blocks get their record, with all that may
   //  fail: it evicts first where the quota asks for it (RESOURCE_EXHAUSTED where nothing can go).
   //  `tokens` may be fewer than were appended (refused draft tokens). The sequence is as it was; it

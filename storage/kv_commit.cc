@@ -29,6 +29,7 @@ Status KvCache::PrepareRows(const KvSequence& sequence, std::span<const int32_t>
   const auto n_tokens = static_cast<uint32_t>(sequence.n_tokens + tokens.size());
   THIMBLE_RETURN_IF_ERROR(ReturnToTail(sequence, n_tokens));
   if (n_tokens / kKvBlockTokens == sequence.blocks.size()) return {};
+  MarkPending(sequence, tokens);
   THIMBLE_RETURN_IF_ERROR(StoreFromRam(sequence, tokens));
   return RecordBlocks(sequence, tokens);
 }

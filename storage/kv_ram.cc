@@ -1,6 +1,7 @@
 // What KvCache keeps in RAM: which blocks have a place there, and how they come to LMDB.
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cstring>
 #include <utility>
 
@@ -126,9 +127,8 @@ void KvCache::RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, ui
   }
 }
 
-void KvCache::KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows,
-                       std::span<const int32_t> tokens) {
-  MarkPending(sequence, tokens);  // other blocks than the rows as they were appended
+void KvCache::KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows) {
+  assert(rows.empty() || !AppendsToDisk(sequence, rows.back() + 1U));
   const size_t vector = shape_.VectorHalves();
   const auto place = [&](uint32_t position, uint32_t layer) {
     const KvPool::Slot* slot = InRam(sequence, position / kKvBlockTokens);

@@ -30,7 +30,7 @@ void SchedulerImpl::AddDrafts(bool wanted) {
     offers_.push_back({&request.guess, &request.guesses, request.tokens.back(),
                        std::min({options_.draft_tokens, request.sampler->max_drafts(),
                                  static_cast<uint32_t>(left - request.tokens.size() - 1)}),
-                       &request.drafts});
+                       request.tokens.size() < request.chain_until, &request.drafts});
   }
   const uint32_t room =
       std::min(options_.max_rows - std::min(options_.max_rows, rows),
@@ -38,36 +38,43 @@ void SchedulerImpl::AddDrafts(bool wanted) {
   draft_grants_.Grant(offers_, successors_, rows, room, pass_cost_);
 }
 
-void SchedulerImpl::LearnFrom(LiveRequest& request, const PassItem& item,
-                              std::span<const Sampler::Choice> choices) {
+void SchedulerImpl::ObserveDrafts(LiveRequest& request, int32_t last,
+                                  std::span<const Sampler::Choice> choices) {
   const SamplerRows& rows = *request.sampler;
-  totals_.draft_tokens_total += item.n_logits - 1;
+  totals_.draft_tokens_total += rows.tried();
   totals_.draft_tokens_accepted_total += rows.accepted();
   if (rows.max_drafts() == 0) return;
-  const int32_t last = item.tokens[item.tokens.size() - item.n_logits];
+  if (rows.tried() < request.drafts.size) {
+    request.chain_until = static_cast<uint32_t>(request.tokens.size()) + kKvBlockTokens;
+  }
   std::array<int32_t, kMaxDrafts + 1> drawn{};
   const size_t n = std::min(choices.size(), drawn.size());
   for (size_t i = 0; i < n; ++i) drawn[i] = choices[i].token;
   request.guesses.Observe(request.guess, successors_, last, std::span(drawn).first(n));
   request.guess.size = 0;
+}
+
+void SchedulerImpl::LearnSuccessors(const Emission& emission) {
+  const LiveRequest& request = *emission.request;
+  const SamplerRows& rows = *request.sampler;
+  const auto learn = [&](uint32_t row) {
+    const int32_t token = row == 0 ? request.tokens[request.tokens.size() - emission.n_tokens - 1]
+                                   : request.drafts.tokens[row - 1];
+    successors_.Learn(token, rows.Likeliest(row));
+  };
   // What the text itself tells counts more than what a refused draft does: it comes last.
-  for (uint32_t row = 1; row < item.n_logits; ++row) {
-    successors_.Learn(request.drafts.tokens[row - 1], rows.Likeliest(row));
-  }
-  for (const uint8_t row : rows.RowsToKeep()) {
-    successors_.Learn(row == 0 ? last : request.drafts.tokens[row - 1], rows.Likeliest(row));
-  }
+  for (uint32_t row = 1; row <= rows.tried(); ++row) learn(row);
+  for (const uint8_t row : rows.RowsToKeep()) learn(row);
 }
 
 void SchedulerImpl::MeasurePass() {
   uint32_t rows = 0;
-  for (const PassItem& item : items_) {
+  for (size_t i = 0; i < items_.size(); ++i) {
     // Rows of a prompt cost less than rows that want logits, and leave the resident set to be read
     // again.
-    if (item.n_logits != item.tokens.size()) return;
-    rows += item.n_logits;
+    if (in_pass_[i] == nullptr || items_[i].n_logits != items_[i].tokens.size()) return;
+    rows += 1 + in_pass_[i]->sampler->tried();
   }
-  if (std::find(in_pass_.begin(), in_pass_.end(), nullptr) != in_pass_.end()) return;
   pass_cost_.Observe(rows, options_.clock() - pass_began_);
 }
 

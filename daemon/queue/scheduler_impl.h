@@ -76,6 +76,7 @@ struct LiveRequest {
   Guess guess;  // of what follows `tokens`
   GuessRecord guesses;
   DraftTree drafts;                 // of the running pass
+  uint32_t chain_until = 0;         // tokens: until it has so many its drafts are no tree
   std::vector<int32_t> row_tokens;  // the last token and its drafts; capacity reserved
 
   double accepted_at = 0;
@@ -164,8 +165,11 @@ class SchedulerImpl final : public Scheduler {
   // Gives the requests of the composed pass their drafts, as they are thought to pay; none where
   // they are not `wanted`.
   void AddDrafts(bool wanted);
-  void LearnFrom(LiveRequest& request, const PassItem& item,
-                 std::span<const Sampler::Choice> choices);
+  // Counts its drafts, and learns how good its guesses behind `last` were.
+  void ObserveDrafts(LiveRequest& request, int32_t last, std::span<const Sampler::Choice> choices);
+  // What the model thinks may follow; once all requests of the pass have been observed, whose
+  // guesses were made without it.
+  void LearnSuccessors(const Emission& emission);
   void MeasurePass();
 
   // scheduler_journal.cc

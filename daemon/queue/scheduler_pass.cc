@@ -58,7 +58,9 @@ void SchedulerImpl::BeginPass() {
 
 void SchedulerImpl::PassFailed(const Status& status) {
   if (runner_.running()) runner_.Abort();
-  const bool alone = in_pass_.size() == 1;
+  // Whose fault it is is clear where there were neither others nor drafts.
+  const bool alone =
+      in_pass_.size() == 1 && (in_pass_[0] == nullptr || in_pass_[0]->drafts.size == 0);
   candidate_requests_.assign(in_pass_.begin(), in_pass_.end());
   items_.clear();
   in_pass_.clear();
@@ -101,6 +103,7 @@ void SchedulerImpl::PassDone() {
   }
   items_.clear();
   in_pass_.clear();
+  for (const Emission& emission : emitters_) LearnSuccessors(emission);
   double now = options_.clock();
   if (!emitters_.empty()) totals_.sample_seconds.Observe(now - drawing);
   if (!emitters_.empty() && JournalIsDue(now)) {
@@ -146,7 +149,7 @@ std::optional<SchedulerImpl::Emission> SchedulerImpl::TakeRows(LiveRequest& requ
     Fail(request, choices.status());
     return std::nullopt;
   }
-  LearnFrom(request, item, *choices);
+  ObserveDrafts(request, item.tokens[item.tokens.size() - item.n_logits], *choices);
   return TakeChoices(request, *choices);
 }
 

@@ -10,6 +10,8 @@ namespace {
 constexpr size_t kLongestMatch = 8;
 // A draft less likely than this is not worth its row, however cheap that seems to be.
 constexpr float kLeastChance = 0.01F;
+// The same where it may write keys and values to the disk.
+constexpr float kLeastChainChance = 0.1F;
 // Of successors there are many to observe, and most are wrong: what is known beforehand counts as
 // much as kPrior of them, and later ones push out those before the last kMostObserved or so.
 constexpr float kPrior = 8;
@@ -118,12 +120,13 @@ void DraftGrants::Propose(std::span<const DraftOffer> offers, const Successors& 
   const uint32_t depth = o.tree->Depth(row);
   const int32_t token = row == 0 ? o.last : o.tree->tokens[row - 1];
   const auto propose = [&](int32_t next, float its, bool goes_on) {
-    if (its < kLeastChance) return;
+    if (its < (o.chain ? kLeastChainChance : kLeastChance)) return;
     choices_.push_back({its, offer, next, static_cast<uint8_t>(row), goes_on});
     std::push_heap(choices_.begin(), choices_.end(), Later);
   };
   of_guess = of_guess && depth < o.guess->size;
   if (of_guess) propose(o.guess->tokens[depth], chance * o.record->Chance(*o.guess, depth), true);
+  if (o.chain) return;
   const std::span<const int32_t> after = successors.After(token);
   for (size_t rank = 0; rank < after.size(); ++rank) {
     if (of_guess && after[rank] == o.guess->tokens[depth]) continue;

@@ -29,10 +29,6 @@ struct Guess {
   uint32_t match = 0;  // tokens of the end of the text that were found earlier
   uint32_t size = 0;
   std::array<int32_t, kMaxDrafts> tokens{};
-
-  [[nodiscard]] std::span<const int32_t> first(uint32_t n) const {
-    return std::span(tokens).first(n);
-  }
 };
 
 // At most `limit` tokens that followed the latest of the longest earlier occurrences of the end of
@@ -101,6 +97,7 @@ struct DraftOffer {
   const GuessRecord* record = nullptr;
   int32_t last = 0;           // the last token of its text
   uint32_t limit = 0;         // drafts, at most
+  bool chain = false;         // only the guess from the text: its rows may have to be written
   DraftTree* tree = nullptr;  // out
 };
 

@@ -1,5 +1,7 @@
 #include "daemon/run/likeliest.h"
 
+#include <algorithm>
+
 #include "daemon/run/kernels.h"
 
 namespace thimble {

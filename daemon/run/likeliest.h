@@ -2,7 +2,6 @@
 // follow, whatever is drawn. Called by: SamplerRows. Memory: 60 bytes.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>

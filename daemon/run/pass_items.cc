@@ -82,7 +82,7 @@ void PassItems::Keep(PassItem& item, KvCache& kv) {
   assert(rows.size() == kept);
   for (const uint8_t row : rows) kept_tokens_.push_back(item.tokens[row]);
   item.tokens = std::span(kept_tokens_).last(rows.size());
-  kv.KeepRows(*item.sequence, rows, item.tokens);
+  kv.KeepRows(*item.sequence, rows);
 }
 
 Status PassItems::Commit(KvCache& kv) {

@@ -23,7 +23,7 @@ class PassItems {
 
   // A new pass of these items, which CheckPass has found good.
   void Set(std::span<const PassItem> items);
-  // After KvCache::PlaceInRam: of trees whose rows are not all in RAM, only the drafts are left
+  // After KvCache::BringRows: of trees whose rows are not all in RAM, only the drafts are left
   // that follow one another.
   void CutTrees(const KvCache& kv);
   // Lets go of an item.

@@ -161,14 +161,13 @@ Status StagedRunner::Begin(std::span<const PassItem> items) {
   const std::byte* arena = arena_->all().data();
   THIMBLE_RETURN_IF_ERROR(kv_.PlaceInRam(pass_.kv_rows(), arena + room_.KvFrom(values_end),
                                          arena + room_.SureKvFrom(values_end)));
-  // The buffers may be larger than what is left.
-  pass_.CutTrees(kv_);
   if (kv_reads_) kv_reads_->BeginPass(pass_.items(), last_stage_);
   ring_.BeginPass(plan_.stages[last_stage_].tile_end, values_end, room_.Limit());
   room_.Release(values_end);
   if (wide_ && !wide && !plan_.Streams()) room_.ReleaseWideValues();
   wide_ = wide;
   THIMBLE_RETURN_IF_ERROR(kv_.BringRows(pass_.kv_rows()));
+  pass_.CutTrees(kv_);  // places and buffers may be larger than what is left needs
   stage_ = 0;
   phase_ = Phase::kBegin;
   running_ = true;

@@ -26,6 +26,7 @@ void SamplerRows::Begin(uint32_t index, std::span<const int32_t> history,
                         std::span<const int32_t> banned, const DraftTree& drafts) {
   assert(drafts.size <= max_drafts());
   drafts_ = drafts;
+  n_tried_ = 0;
   kept_.assign(1, 0);
   choices_.clear();
   status_ = InternalError("sample: the pass is not over");
@@ -50,7 +51,7 @@ Status SamplerRows::OnLogits(uint32_t row, uint32_t first_token, std::span<const
 uint32_t SamplerRows::TokensToKeep(uint32_t n_tokens) {
   status_ = {};
   // Prompt tokens come before the first row; with them there are no drafts.
-  const uint32_t n_drafts = std::min(drafts_.size, n_tokens - 1);
+  n_tried_ = std::min(drafts_.size, n_tokens - 1);
   uint32_t row = 0;
   while (true) {
     const Result<Sampler::Choice> choice = rows_[row].Finish();
@@ -64,11 +65,11 @@ uint32_t SamplerRows::TokensToKeep(uint32_t n_tokens) {
       break;
     }
     choices_.push_back(*choice);
-    row = drafts_.Child(row, choice->token, n_drafts);
+    row = drafts_.Child(row, choice->token, n_tried_);
     if (row == 0) break;
     kept_.push_back(static_cast<uint8_t>(row));
   }
-  return n_tokens - (n_drafts - accepted());
+  return n_tokens - (n_tried_ - accepted());
 }
 
 Result<std::span<const Sampler::Choice>> SamplerRows::Choices() const {

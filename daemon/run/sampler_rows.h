@@ -52,7 +52,8 @@ class SamplerRows final : public LogitsSink {
   // After TokensToKeep: what follows the history, accepted drafts and one more, in order. The error
   // is Sampler's, where not even the first row could be sampled.
   [[nodiscard]] Result<std::span<const Sampler::Choice>> Choices() const;
-  // Of the pass's drafts, how many were accepted.
+  // Of the drafts, how many the pass had rows for, and how many were accepted.
+  [[nodiscard]] uint32_t tried() const { return n_tried_; }
   [[nodiscard]] uint32_t accepted() const { return static_cast<uint32_t>(kept_.size()) - 1; }
   // What the model thinks may follow a row, refused ones too. Empty for a row without logits, and
   // where there are never drafts.
@@ -65,6 +66,7 @@ class SamplerRows final : public LogitsSink {
   std::vector<LikeliestTokens> likeliest_;  // of rows_, or none
   std::vector<Sampler::Choice> choices_;
   DraftTree drafts_;
+  uint32_t n_tried_ = 0;
   std::vector<uint8_t> kept_ = {0};  // at least row 0; capacity reserved
   Status status_;
 };

@@ -55,6 +55,14 @@ Status FakeRunner::Begin(std::span<const PassItem> items) {
   for (const Row& row : pass) rows += row.rows;
   if (on_begin) on_begin(rows);
   items_.assign(items.begin(), items.end());
+  const bool cut = cut_every > 0 && passes.size() % cut_every == 0;
+  for (PassItem& item : items_) {
+    if (!cut || item.drafts == nullptr) continue;
+    item.n_logits = 1 + item.drafts->ChainSize();
+    item.tokens = item.tokens.first(item.n_logits);
+    item.drafts = nullptr;
+    ++cuts;
+  }
   steps_ = 0;
   running_ = true;
   return {};
@@ -82,7 +90,10 @@ Result<bool> FakeRunner::Step() {
     if (item.drafts != nullptr) {
       const std::span<const uint8_t> kept_rows = item.sink->RowsToKeep();
       EXPECT_EQ(kept_rows.size(), kept);
-      for (const uint8_t row : kept_rows) kept_tokens_.push_back(item.tokens[row]);
+      for (const uint8_t row : kept_rows) {
+        kept_tokens_.push_back(item.tokens[row]);
+        branches += row > item.drafts->ChainSize() ? 1 : 0;
+      }
       item.tokens = std::span(kept_tokens_).last(kept);
       THIMBLE_RETURN_IF_ERROR(kv_.AppendRows(*item.sequence, 0, item.tokens, rows.data()));
     }

@@ -48,14 +48,18 @@ class FakeRunner final : public Runner {
   std::function<void(uint32_t rows)> on_begin;
   // How many of the last tokens the logits depend on: few make a text that repeats itself.
   size_t memory = SIZE_MAX;
+  // Of each so many passes one has rows for the chains of its trees alone; 0: none has.
+  uint32_t cut_every = 0;
   size_t drops = 0;
+  size_t cuts = 0;      // trees
+  size_t branches = 0;  // rows that were kept and do not follow the first drafts of a tree
 
  private:
   Status Deliver(const PassItem& item);
 
   KvCache& kv_;
-  std::vector<PassItem> items_;
-  std::vector<int32_t> kept_tokens_;  // of trees  // a dropped one has no sequence
+  std::vector<PassItem> items_;       // a dropped one has no sequence
+  std::vector<int32_t> kept_tokens_;  // of trees
   int steps_ = 0;
   bool running_ = false;
   RunnerStats stats_;

@@ -20,8 +20,11 @@ class DraftTest : public SchedulerTest {
   }
 
   // Texts repeat themselves the more, the less they depend on.
-  void Repeat(size_t memory) {
-    world_.set_up_runner = [memory](FakeRunner& runner) { runner.memory = memory; };
+  void Repeat(size_t memory, uint32_t cut_every = 0) {
+    world_.set_up_runner = [memory, cut_every](FakeRunner& runner) {
+      runner.memory = memory;
+      runner.cut_every = cut_every;
+    };
   }
 
   struct Run {
@@ -61,6 +64,8 @@ class DraftTest : public SchedulerTest {
     drafted_ = world.scheduler->status().draft_tokens_total;
     accepted_ = world.scheduler->status().draft_tokens_accepted_total;
     passes_ = world.runner->passes.size();
+    branches_ += world.runner->branches;
+    cuts_ += world.runner->cuts;
     Run run;
     for (const RecordingSink& sink : sinks) {
       EXPECT_TRUE(sink.done.has_value());
@@ -77,6 +82,8 @@ class DraftTest : public SchedulerTest {
   uint64_t drafted_ = 0;  // of the last run
   uint64_t accepted_ = 0;
   size_t passes_ = 0;
+  size_t branches_ = 0;  // of all runs
+  size_t cuts_ = 0;
 };
 
 GenerationRequest Sampled(int32_t first, uint32_t length, uint32_t max_tokens, uint64_t seed) {
@@ -119,6 +126,37 @@ TEST_F(DraftTest, TextsAreTheSameGreedyAndSampledAloneAndTogether) {
   }
   EXPECT_GT(accepted, 100U);
   EXPECT_GT(refused, 100U);
+  EXPECT_GT(branches_, 20U) << "guesses beside the first ones were right, too";
+}
+
+TEST_F(DraftTest, TextsAreTheSameWhereSomePassesHaveNoRowsForTrees) {
+  for (const uint32_t cut_every : {1U, 2U, 3U}) {
+    Repeat(2, cut_every);
+    const std::vector<GenerationRequest> requests = {Greedy(1, 10, 80), Sampled(2, 20, 90, 7)};
+    const Run without = RunAll(requests, 0);
+    EXPECT_TRUE(RunAll(requests, 8) == without) << cut_every;
+    EXPECT_GT(accepted_, 10U);
+    EXPECT_LE(accepted_, drafted_);
+  }
+  EXPECT_GT(cuts_, 3U);
+  EXPECT_LT(cuts_, 60U) << "once a tree was cut its request tries none for a block";
+}
+
+// Where drafts need more room than there is, the text goes on without them.
+TEST_F(DraftTest, APassThatFailsWithDraftsIsTriedWithoutThem) {
+  const std::vector<GenerationRequest> request = {Greedy(1, 10, 60)};
+  const Run without = RunAll(request, 0);
+  size_t failed = 0;
+  world_.set_up_runner = [&failed](FakeRunner& runner) {
+    runner.memory = 1;
+    runner.fault = [&runner, &failed](const std::vector<int32_t>&) {
+      if (runner.passes.back()[0].n_logits == 1) return Status();
+      ++failed;
+      return ResourceExhaustedError("no room for so many rows");
+    };
+  };
+  EXPECT_TRUE(RunAll(request, 8) == without);
+  EXPECT_GT(failed, 5U);
 }
 
 TEST_F(DraftTest, TextsAreTheSameAfterARestartAnywhere) {

@@ -11,8 +11,7 @@ namespace {
 using testing::ElementsAre;
 
 std::vector<int32_t> Drafts(const Guess& guess) {
-  const auto drafts = guess.first(guess.size);
-  return {drafts.begin(), drafts.end()};
+  return {guess.tokens.begin(), guess.tokens.begin() + guess.size};
 }
 
 Guess Next(const std::vector<int32_t>& text, uint32_t limit) { return GuessNext(text, limit); }
@@ -111,7 +110,7 @@ struct Offers {
   explicit Offers(size_t n, uint32_t limit = 8) : guesses(n), records(n), trees(n) {
     for (size_t i = 0; i < n; ++i) {
       guesses[i] = Next({1, 2, 3, 1, 2}, 8);
-      offers.push_back({&guesses[i], &records[i], 2, limit, &trees[i]});
+      offers.push_back({&guesses[i], &records[i], 2, limit, false, &trees[i]});
     }
   }
   // What was always right, or always wrong, so far.
@@ -208,6 +207,18 @@ TEST(DraftGrants, WhereTheTextSaysNothingTheSuccessorsOfATokenAreTriedBesideEach
   EXPECT_NE(tree.Child(0, 7, 3), 0U);
   EXPECT_NE(tree.Child(0, 8, 3), 0U);
   EXPECT_NE(tree.Child(tree.Child(0, 7, 3), 5, 3), 0U);
+}
+
+TEST(DraftGrants, WhereRowsMayHaveToBeWrittenThereIsTheGuessFromTheTextAlone) {
+  Offers offers(1);
+  offers.successors.Learn(2, std::vector<int32_t>{7, 8});
+  offers.offers[0].chain = true;
+  offers.Grant(1, 8, FreeRows());
+  const DraftTree& tree = offers.trees[0];
+  EXPECT_GT(tree.size, 0U);
+  EXPECT_LT(tree.size, 4U) << "the likelier ones";
+  EXPECT_EQ(tree.ChainSize(), tree.size);
+  EXPECT_EQ(tree.tokens[0], 3);
 }
 
 TEST(DraftGrants, BesideTheGuessFromTheTextOthersStand) {

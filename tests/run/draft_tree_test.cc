@@ -104,6 +104,13 @@ DraftTree SomeTree(std::mt19937& random, std::span<const int32_t> next) {
   return random() % 2 == 0 ? tree.DepthFirst() : tree;
 }
 
+// The tokens of a pass: the text's last one and its drafts.
+std::vector<int32_t> RowsOf(int32_t last, const DraftTree& tree) {
+  std::vector<int32_t> rows = {last};
+  rows.insert(rows.end(), tree.tokens.begin(), tree.tokens.begin() + tree.size);
+  return rows;
+}
+
 class DraftTreeTest : public RunnerTest {
  protected:
   // The text by trees; each row's logits are compared with those of the text and its path alone.
@@ -115,8 +122,7 @@ class DraftTreeTest : public RunnerTest {
       const uint32_t at = sequence.n_tokens;
       const auto next = std::span(tokens).subspan(at + 1);
       const DraftTree tree = SomeTree(random, next);
-      std::vector<int32_t> rows = {tokens[at]};
-      rows.insert(rows.end(), tree.tokens.begin(), tree.tokens.begin() + tree.size);
+      const std::vector<int32_t> rows = RowsOf(tokens[at], tree);
       TreeSink sink(tree, {next.begin(), next.end()});
       const PassItem item = {&sequence, rows, 1 + tree.size, &sink, &tree};
       const Status status = Pass({&item, 1});
@@ -124,7 +130,8 @@ class DraftTreeTest : public RunnerTest {
       const std::span<const uint8_t> kept = sink.RowsToKeep();
       ASSERT_EQ(sequence.n_tokens, at + kept.size());
       most_kept = std::max(most_kept, static_cast<uint32_t>(kept.size()));
-      cut_ |= sink.rows_in_pass < rows.size();
+      cut_ = cut_ || sink.rows_in_pass < rows.size();
+      whole_ = whole_ || (sink.rows_in_pass == rows.size() && tree.ChainSize() < tree.size);
       for (size_t i = 0; i < kept.size(); ++i) {
         ASSERT_TRUE(sink.recorder.rows[kept[i]] == expected.at(at + static_cast<uint32_t>(i)))
             << "token " << at + i << ", row " << int{kept[i]};
@@ -156,7 +163,8 @@ class DraftTreeTest : public RunnerTest {
     EXPECT_TRUE(session_.kv->CloseSequence(sequence).ok());
     return recorder.rows[0];
   }
-  bool cut_ = false;  // some pass had fewer rows than drafts
+  bool cut_ = false;    // some pass had fewer rows than drafts
+  bool whole_ = false;  // some pass had all of a tree with branches
 };
 
 TEST_F(DraftTreeTest, EveryRowSeesTheTextAndItsAncestorsAlone) {
@@ -189,6 +197,67 @@ TEST_F(DraftTreeTest, WhereRowsHaveNoPlaceInRamAChainIsLeft) {
   EXPECT_TRUE(cut_);
 }
 
+// One block has a place: trees that reach over its end are cut.
+TEST_F(DraftTreeTest, WhereSomeRowsHaveNoPlaceInRamThatPassHasAChain) {
+  const std::vector<int32_t> tokens = SomeTokens(75);
+  Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+  const Logits expected = Run(tokens, 1);
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    kv_type_ = type;
+    kv_ram_tokens_ = 0;
+    Open(Options(Granularity::kAuto, UINT64_MAX, 64));
+    const Logits of_type = Run(tokens, 1);
+    kv_ram_tokens_ = 32;
+    PlanOptions options = Options(Granularity::kAuto, 900 * kKiB, 64);
+    options.step_rows = 16;
+    Open(options);
+    cut_ = whole_ = false;
+    RunTrees(tokens, of_type, 11);
+    EXPECT_TRUE(cut_) << KvTypeName(type) << ": " << session_.plan->kv_bytes;
+    EXPECT_TRUE(whole_) << KvTypeName(type) << ": " << session_.plan->kv_bytes;
+  }
+}
+
+// What a dropped item's drafts were is not looked at any more, and the next pass is as ever.
+TEST_F(DraftTreeTest, AnItemThatIsDroppedAnywhereTakesItsDraftsWithIt) {
+  const std::vector<int32_t> a = SomeTokens(40);
+  const std::vector<int32_t> b = SomeTokens(35, 11);
+  kv_ram_tokens_ = 512;
+  Open(Options(Granularity::kHead, UINT64_MAX, 64));
+  const Logits alone = Run(a, 1);
+  std::mt19937 random(12);
+  for (const int steps : {1, 5, 20, 40, 80, 150}) {
+    Open(Options(Granularity::kHead, UINT64_MAX, 64));
+    KvSequence sequence_a = Sequence(a);
+    auto sequence_b = std::make_unique<KvSequence>(Sequence(b));
+    const DraftTree tree_a = SomeTree(random, std::span(a).subspan(1));
+    auto tree_b = std::make_unique<DraftTree>(SomeTree(random, std::span(b).subspan(1)));
+    const std::vector<int32_t> rows_a = RowsOf(a[0], tree_a);
+    auto rows_b = std::make_unique<std::vector<int32_t>>(RowsOf(b[0], *tree_b));
+    TreeSink sink_a(tree_a, {a.begin() + 1, a.end()});
+    auto sink_b = std::make_unique<TreeSink>(*tree_b, std::vector<int32_t>());
+    const std::vector<PassItem> items = {
+        {sequence_b.get(), *rows_b, 1 + tree_b->size, sink_b.get(), tree_b.get()},
+        {&sequence_a, rows_a, 1 + tree_a.size, &sink_a, &tree_a}};
+    Begin(items);
+    bool done = false;
+    for (int i = 0; i < steps && !done; ++i) done = Step();
+    ASSERT_FALSE(done) << steps;
+    session_.runner->Drop(0);
+    ASSERT_TRUE(session_.kv->CloseSequence(*sequence_b).ok());
+    sequence_b.reset();
+    tree_b.reset();
+    rows_b.reset();
+    sink_b.reset();
+    while (!done) done = Step();
+    const std::span<const uint8_t> kept = sink_a.RowsToKeep();
+    ASSERT_EQ(sequence_a.n_tokens, kept.size());
+    for (size_t i = 0; i < kept.size(); ++i) {
+      ASSERT_TRUE(sink_a.recorder.rows[kept[i]] == alone.at(static_cast<uint32_t>(i))) << steps;
+    }
+  }
+}
+
 TEST_F(DraftTreeTest, TreesOfSeveralItemsShareAPass) {
   const std::vector<int32_t> a = SomeTokens(40);
   const std::vector<int32_t> b = SomeTokens(35, 11);
@@ -215,9 +284,7 @@ TEST_F(DraftTreeTest, TreesOfSeveralItemsShareAPass) {
       const size_t i = items.size();
       const auto next = std::span(tokens).subspan(at + 1);
       trees[i] = SomeTree(random, next);
-      rows[i] = {tokens[at]};
-      rows[i].insert(rows[i].end(), trees[i].tokens.begin(),
-                     trees[i].tokens.begin() + trees[i].size);
+      rows[i] = RowsOf(tokens[at], trees[i]);
       sinks.emplace_back(trees[i], std::vector<int32_t>(next.begin(), next.end()));
       items.push_back({&sequence, rows[i], 1 + trees[i].size, &sinks[i], &trees[i]});
       expected.emplace_back(first ? &alone_a : &alone_b, at);

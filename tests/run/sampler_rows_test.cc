@@ -142,6 +142,7 @@ TEST_F(SamplerRowsTest, DraftsThatThePassLeftOutAreRefused) {
   rows.Begin(0, history_, {}, tree);
   Deliver(rows, tree, 2);
   EXPECT_EQ(rows.TokensToKeep(2), 2U);
+  EXPECT_EQ(rows.tried(), 1U);
   EXPECT_EQ(rows.accepted(), 1U);
   EXPECT_TRUE(rows.Likeliest(2).empty());
 }
@@ -163,15 +164,23 @@ TEST_F(SamplerRowsTest, ARowThatCannotBeSampledIsComputedAgain) {
 TEST_F(SamplerRowsTest, WhatIsLikelyIsToldOfRefusedRowsTooAndBeforeThePenalties) {
   DraftTree tree;
   tree.Add(299, 0);
+  options_.repeat_penalty = 10;
+  options_.temperature = 0;
   SamplerRows rows(options_, kVocab, 0, nullptr, 16);
   rows.Begin(0, history_, {}, tree);
-  Deliver(rows, tree, 2);
-  rows.TokensToKeep(2);
   for (const uint32_t row : {0U, 1U}) {
-    const std::vector<float> logits = LogitsAfter(TextAfter(tree, row));
-    EXPECT_EQ(rows.Likeliest(row)[0],
-              std::max_element(logits.begin(), logits.end()) - logits.begin());
+    std::vector<float> logits(kVocab, 0.5F);
+    logits[3] = 4;  // of the history
+    logits[7 + row] = 3;
+    EXPECT_TRUE(rows.OnLogits(row, 0, logits).ok());
+  }
+  rows.TokensToKeep(2);
+  ASSERT_TRUE(rows.Choices().ok());
+  EXPECT_EQ((*rows.Choices())[0].token, 7) << "3 is penalized";
+  for (const uint32_t row : {0, 1}) {
     EXPECT_EQ(rows.Likeliest(row).size(), LikeliestTokens::kMost);
+    EXPECT_EQ(rows.Likeliest(row)[0], 3);
+    EXPECT_EQ(rows.Likeliest(row)[1], static_cast<int32_t>(7 + row));
   }
 }
 

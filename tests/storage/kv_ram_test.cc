@@ -326,7 +326,7 @@ TEST_F(KvRamTest, OfRowsThatWereGuessesThoseThatAreKeptBecomeTheNext) {
     }
     ASSERT_OK(kv_->AppendRows(sequence, layer, guesses, halves.data()));
   }
-  kv_->KeepRows(sequence, kept, Part(30, 4));
+  kv_->KeepRows(sequence, kept);
   ASSERT_OK(Commit(*kv_, sequence, Part(30, 4)));
   EXPECT_EQ(kv_->stats().blocks, 1U);
   EXPECT_EQ(CheckAll(*kv_, sequence), "");
