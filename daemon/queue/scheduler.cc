@@ -65,7 +65,7 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options, const Model& model
       composer_({options_.max_rows, options_.max_logit_rows, options_.prompt_chunk, kKvBlockTokens,
                  options_.shared_prompt_rows}),
       estimate_(options_.max_active, std::min(options_.prompt_chunk, options_.shared_prompt_rows)),
-      successors_(model.vocab_size),
+      successors_(options_.draft_tokens > 0 ? model.vocab_size : 0),
       draft_grants_(options_.max_active, options_.max_logit_rows) {
   const size_t n = options_.max_active;
   items_.reserve(n);

@@ -3,8 +3,7 @@
 namespace thimble {
 
 void Successors::Learn(int32_t token, std::span<const int32_t> likeliest) {
-  if (token < 0 || likeliest.empty()) return;
-  if (entries_.empty()) entries_.resize(n_entries_);
+  if (token < 0 || entries_.empty() || likeliest.empty()) return;
   Entry& entry = entries_[Index(token)];
   entry.token = token;
   entry.next.fill(-1);

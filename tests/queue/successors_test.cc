@@ -42,6 +42,12 @@ TEST(Successors, TokensThatShareAnEntryTakeItFromEachOther) {
   EXPECT_THAT(successors.After(other), ElementsAre(8));
 }
 
+TEST(Successors, WhereThereAreNoDraftsNothingIsLearned) {
+  Successors successors(0);
+  Learn(successors, 5, {7});
+  EXPECT_THAT(successors.After(5), IsEmpty());
+}
+
 TEST(Successors, NothingIsLearnedOfNothing) {
   Successors successors(100);
   Learn(successors, 5, {7});
