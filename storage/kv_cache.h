@@ -243,6 +243,10 @@ class KvCache {
   [[nodiscard]] KvPool::Slot* InRam(const KvSequence& sequence, uint32_t block) const {
     return ram_ ? ram_->Find(sequence.id, block) : nullptr;
   }
+  // Where a token of a layer that is in RAM has its first vector; the next ones lie kKvBlockTokens
+  // vectors apart, in the order of a row.
+  [[nodiscard]] uint16_t* RamRow(const KvSequence& sequence, uint32_t layer,
+                                 uint32_t position) const;
   void RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, uint32_t layer,
                  uint32_t n_tokens, const uint16_t* rows) const;
   Status RowsToTail(const KvPool::Slot& slot);

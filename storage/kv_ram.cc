@@ -127,19 +127,20 @@ void KvCache::RowsToRam(const KvPool::Slot& slot, const KvSequence& sequence, ui
   }
 }
 
+uint16_t* KvCache::RamRow(const KvSequence& sequence, uint32_t layer, uint32_t position) const {
+  const KvPool::Slot* slot = InRam(sequence, position / kKvBlockTokens);
+  assert(slot != nullptr);
+  return reinterpret_cast<uint16_t*>(ram_->Layer(*slot, layer)) +
+         position % kKvBlockTokens * shape_.VectorHalves();
+}
+
 void KvCache::KeepRows(const KvSequence& sequence, std::span<const uint8_t> rows) {
-  assert(rows.empty() || !AppendsToDisk(sequence, rows.back() + 1U));
   const size_t vector = shape_.VectorHalves();
-  const auto place = [&](uint32_t position, uint32_t layer) {
-    const KvPool::Slot* slot = InRam(sequence, position / kKvBlockTokens);
-    return reinterpret_cast<uint16_t*>(ram_->Layer(*slot, layer)) +
-           position % kKvBlockTokens * vector;
-  };
   for (uint32_t i = 0; i < rows.size(); ++i) {
     if (rows[i] == i) continue;
     for (uint32_t layer = 0; layer < shape_.n_layers; ++layer) {
-      const uint16_t* from = place(sequence.n_tokens + rows[i], layer);
-      uint16_t* to = place(sequence.n_tokens + i, layer);
+      const uint16_t* from = RamRow(sequence, layer, sequence.n_tokens + rows[i]);
+      uint16_t* to = RamRow(sequence, layer, sequence.n_tokens + i);
       for (size_t piece = 0; piece < size_t{2} * shape_.n_kv_heads; ++piece) {
         const size_t at = piece * kKvBlockTokens * vector;
         std::memcpy(to + at, from + at, vector * sizeof(uint16_t));

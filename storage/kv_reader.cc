@@ -1,7 +1,6 @@
 // KvCache::Reader: what attention reads. One look-up per block and layer; successive heads of the
 // same block are served from it.
 #include <algorithm>
-#include <cassert>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -58,12 +57,9 @@ Status KvCache::Reader::Head(const KvSequence& sequence, std::span<const int32_t
 
 KvHeadBlock KvCache::Reader::Row(const KvSequence& sequence, uint32_t layer, uint32_t i,
                                  uint32_t kv_head) const {
-  const uint32_t position = sequence.n_tokens + i;
-  const KvPool::Slot* slot = cache_->InRam(sequence, position / kKvBlockTokens);
-  assert(slot != nullptr);
   const size_t vector = cache_->shape_.VectorHalves();
-  const auto* key = reinterpret_cast<const uint16_t*>(cache_->ram_->Layer(*slot, layer)) +
-                    (size_t{2} * kv_head * kKvBlockTokens + position % kKvBlockTokens) * vector;
+  const uint16_t* key = cache_->RamRow(sequence, layer, sequence.n_tokens + i) +
+                        size_t{2} * kv_head * kKvBlockTokens * vector;
   return {key, key + kKvBlockTokens * vector};
 }
 
