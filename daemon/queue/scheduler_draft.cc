@@ -38,8 +38,7 @@ void SchedulerImpl::AddDrafts(bool wanted) {
   draft_grants_.Grant(offers_, successors_, rows, room, pass_cost_);
 }
 
-void SchedulerImpl::ObserveDrafts(LiveRequest& request, int32_t last,
-                                  std::span<const Sampler::Choice> choices) {
+void SchedulerImpl::ObserveDrafts(LiveRequest& request, std::span<const Sampler::Choice> choices) {
   const SamplerRows& rows = *request.sampler;
   totals_.draft_tokens_total += rows.tried();
   totals_.draft_tokens_accepted_total += rows.accepted();
@@ -50,7 +49,8 @@ void SchedulerImpl::ObserveDrafts(LiveRequest& request, int32_t last,
   std::array<int32_t, kMaxDrafts + 1> drawn{};
   const size_t n = std::min(choices.size(), drawn.size());
   for (size_t i = 0; i < n; ++i) drawn[i] = choices[i].token;
-  request.guesses.Observe(request.guess, successors_, last, std::span(drawn).first(n));
+  request.guesses.Observe(request.guess, successors_, request.tokens.back(),
+                          std::span(drawn).first(n));
   request.guess.size = 0;
 }
 

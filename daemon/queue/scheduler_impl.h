@@ -165,8 +165,8 @@ class SchedulerImpl final : public Scheduler {
   // Gives the requests of the composed pass their drafts, as they are thought to pay; none where
   // they are not `wanted`.
   void AddDrafts(bool wanted);
-  // Counts its drafts, and learns how good its guesses behind `last` were.
-  void ObserveDrafts(LiveRequest& request, int32_t last, std::span<const Sampler::Choice> choices);
+  // Counts its drafts, and learns how good its guesses were, before it takes the tokens drawn.
+  void ObserveDrafts(LiveRequest& request, std::span<const Sampler::Choice> choices);
   // What the model thinks may follow; once all requests of the pass have been observed, whose
   // guesses were made without it.
   void LearnSuccessors(const Emission& emission);

@@ -149,7 +149,7 @@ std::optional<SchedulerImpl::Emission> SchedulerImpl::TakeRows(LiveRequest& requ
     Fail(request, choices.status());
     return std::nullopt;
   }
-  ObserveDrafts(request, item.tokens[item.tokens.size() - item.n_logits], *choices);
+  ObserveDrafts(request, *choices);
   return TakeChoices(request, *choices);
 }
 

@@ -52,9 +52,7 @@ void PassItems::CutTrees(const KvCache& kv) {
     PassItem& item = active.item;
     if (item.drafts == nullptr) continue;
     if (!kv.AppendsToDisk(*item.sequence, static_cast<uint32_t>(item.tokens.size()))) continue;
-    item.n_logits = 1 + item.drafts->ChainSize();
-    item.tokens = item.tokens.first(item.n_logits);
-    item.drafts = nullptr;
+    item.CutToChain();
     cut = true;
   }
   if (cut) LayOut();

@@ -41,6 +41,12 @@ struct PassItem {
   // begins with are left out, and the sink is told of the fewer rows by TokensToKeep.
   const DraftTree* drafts = nullptr;
 
+  // Leaves out the drafts behind the chain that the tree begins with.
+  void CutToChain() {
+    n_logits = 1 + drafts->ChainSize();
+    tokens = tokens.first(n_logits);
+    drafts = nullptr;
+  }
   // Of row `i` of `tokens` in the sequence.
   [[nodiscard]] uint32_t Position(uint32_t i) const {
     return sequence->n_tokens + (drafts == nullptr ? i : drafts->Depth(i));

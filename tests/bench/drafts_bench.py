@@ -88,10 +88,9 @@ class Served:
         self.daemon = test.daemon(model=arguments.model, group=place, options=(
             "--draft-tokens", str(drafts), "--context", "512", "--ram-ceiling", arguments.ceiling)).ready(300)
         self.tokens, self.options = arguments.tokens, arguments.options.split()
-        self.times, self.rates = [], []
 
     def run(self, asked, sampling):
-        """(text, tokens a second, tokens a pass)"""
+        """(token ids, tokens a second, tokens a pass)"""
         prompt = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
         before = self.daemon.number("draft_tokens_accepted_total")
         said = self.daemon.generate(prompt, "--parse-special", "--ignore-eos", "--max-tokens", self.tokens,

@@ -58,9 +58,7 @@ Status FakeRunner::Begin(std::span<const PassItem> items) {
   const bool cut = cut_every > 0 && passes.size() % cut_every == 0;
   for (PassItem& item : items_) {
     if (!cut || item.drafts == nullptr) continue;
-    item.n_logits = 1 + item.drafts->ChainSize();
-    item.tokens = item.tokens.first(item.n_logits);
-    item.drafts = nullptr;
+    item.CutToChain();
     ++cuts;
   }
   steps_ = 0;
