@@ -90,6 +90,7 @@ void Sampler::Begin(uint32_t index, std::span<const int32_t> history,
   next_seen_ = 0;
   FindNextBanned(-1);
   raw_.Clear();
+  likeliest_.Clear();
   if (narrow_) narrow_->Clear();
   if (wide_) wide_->Clear();
 
@@ -144,9 +145,13 @@ Status Sampler::OnLogits(uint32_t row, uint32_t first_token, std::span<const flo
   while (!logits.empty()) {
     const std::span<const float> some = logits.first(std::min(logits.size(), kAtOnce));
     logits = logits.subspan(some.size());
-    if (Ignores(some)) {
-      next_id_ += static_cast<uint32_t>(some.size());
-      continue;
+    if (narrow_) {
+      const float largest = Largest(some.data(), some.size());
+      likeliest_.Offer(next_id_, some, largest);
+      if (Ignores(some.size(), largest)) {
+        next_id_ += static_cast<uint32_t>(some.size());
+        continue;
+      }
     }
     for (const float raw : some) THIMBLE_RETURN_IF_ERROR(Offer(raw));
   }
@@ -154,11 +159,11 @@ Status Sampler::OnLogits(uint32_t row, uint32_t first_token, std::span<const flo
 }
 
 // Most logits of a row are below the candidates, and nothing is to be done about them.
-bool Sampler::Ignores(std::span<const float> logits) const {
-  const int64_t end = int64_t{next_id_} + static_cast<int64_t>(logits.size());
-  if (!narrow_ || next_banned_ < end) return false;
+bool Sampler::Ignores(size_t n, float largest) const {
+  const int64_t end = int64_t{next_id_} + static_cast<int64_t>(n);
+  if (next_banned_ < end) return false;
   if (next_seen_ < seen_.size() && seen_[next_seen_].id < end) return false;
-  return narrow_->Ignores(Largest(logits.data(), logits.size()));
+  return narrow_->Ignores(largest);
 }
 
 // The logit of the next id.

@@ -20,6 +20,7 @@
 #include <span>
 #include <vector>
 
+#include "daemon/run/likeliest.h"
 #include "daemon/run/log_sum_exp.h"
 #include "daemon/run/logits_sink.h"
 #include "daemon/run/sampler_narrow.h"
@@ -59,6 +60,9 @@ class Sampler final : public LogitsSink {
   // After the last tile. INTERNAL where tiles are missing, RESOURCE_EXHAUSTED from the store;
   // DATA_LOSS where every logit is NaN.
   Result<Choice> Finish();
+  // What the model itself thinks likeliest, penalties aside; of narrow sampling, once logits have
+  // come.
+  [[nodiscard]] std::span<const int32_t> Likeliest() const { return likeliest_.ids(); }
 
  private:
   // A token of the history that penalties look back on.
@@ -70,7 +74,8 @@ class Sampler final : public LogitsSink {
     };
   };
   [[nodiscard]] float Penalize(float logit, uint32_t count) const;
-  [[nodiscard]] bool Ignores(std::span<const float> logits) const;
+  // `n` logits from next_id_ on, up to `largest`.
+  [[nodiscard]] bool Ignores(size_t n, float largest) const;
   Status Offer(float raw);
   void FindNextBanned(int64_t after);
 
@@ -79,7 +84,8 @@ class Sampler final : public LogitsSink {
   const bool penalties_;
   std::optional<NarrowSelection> narrow_;  // exactly one of the two
   std::unique_ptr<WideSelection> wide_;    // large
-  std::vector<Seen> seen_;                 // by rising id; capacity reserved at construction
+  LikeliestTokens likeliest_;
+  std::vector<Seen> seen_;  // by rising id; capacity reserved at construction
 
   uint32_t index_ = 0;
   std::span<const int32_t> banned_;

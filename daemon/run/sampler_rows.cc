@@ -17,7 +17,6 @@ SamplerRows::SamplerRows(const SamplingOptions& options, uint32_t vocab_size, ui
   }
   rows_.reserve(rows);
   for (size_t i = 0; i < rows; ++i) rows_.emplace_back(options, vocab_size, slot, store);
-  if (rows > 1) likeliest_.resize(rows);
   choices_.reserve(rows);
   kept_.reserve(rows);
 }
@@ -30,7 +29,6 @@ void SamplerRows::Begin(uint32_t index, std::span<const int32_t> history,
   kept_.assign(1, 0);
   choices_.clear();
   status_ = InternalError("sample: the pass is not over");
-  for (LikeliestTokens& likeliest : likeliest_) likeliest.Clear();
   std::array<int32_t, DraftTree::kMost> path{};
   for (uint32_t row = 0; row <= drafts.size; ++row) {
     const uint32_t depth = drafts.Depth(row);
@@ -44,7 +42,6 @@ Status SamplerRows::OnLogits(uint32_t row, uint32_t first_token, std::span<const
     return InternalError("sample: logits of row " + std::to_string(row) + " of " +
                          std::to_string(drafts_.size + 1));
   }
-  if (row < likeliest_.size()) likeliest_[row].Offer(first_token, logits);
   return rows_[row].OnLogits(0, first_token, logits);
 }
 

@@ -6,8 +6,7 @@
 // all other drafts are refused (Leviathan et al., arXiv:2211.17192, with drafts that are certain of
 // themselves).
 // Called by: the scheduler, one for each active request. Memory, fixed at construction: a Sampler a
-// row and, where there may be drafts, 60 bytes a row; rows beyond the first are made while all
-// together hold at most kMostBytes.
+// row; rows beyond the first are made while all together hold at most kMostBytes.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +14,6 @@
 #include <vector>
 
 #include "daemon/run/draft_tree.h"
-#include "daemon/run/likeliest.h"
 #include "daemon/run/logits_sink.h"
 #include "daemon/run/sampler.h"
 #include "daemon/run/sampling_options.h"
@@ -55,15 +53,13 @@ class SamplerRows final : public LogitsSink {
   // Of the drafts, how many the pass had rows for, and how many were accepted.
   [[nodiscard]] uint32_t tried() const { return n_tried_; }
   [[nodiscard]] uint32_t accepted() const { return static_cast<uint32_t>(kept_.size()) - 1; }
-  // What the model thinks may follow a row, refused ones too. Empty for a row without logits, and
-  // where there are never drafts.
+  // What the model thinks may follow a row of the last Begin, refused ones too: Sampler's.
   [[nodiscard]] std::span<const int32_t> Likeliest(uint32_t row) const {
-    return row < likeliest_.size() ? likeliest_[row].ids() : std::span<const int32_t>();
+    return rows_[row].Likeliest();
   }
 
  private:
-  std::vector<Sampler> rows_;               // at least 1
-  std::vector<LikeliestTokens> likeliest_;  // of rows_, or none
+  std::vector<Sampler> rows_;  // at least 1
   std::vector<Sampler::Choice> choices_;
   DraftTree drafts_;
   uint32_t n_tried_ = 0;

@@ -27,6 +27,12 @@ std::vector<float> SomeLogits(uint32_t seed) {
   return logits;
 }
 
+void Offer(LikeliestTokens& likeliest, uint32_t first_token, std::span<const float> logits) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (const float logit : logits) largest = logit > largest ? logit : largest;  // a NaN is none
+  likeliest.Offer(first_token, logits, largest);
+}
+
 std::vector<int32_t> Ids(const LikeliestTokens& likeliest) {
   return {likeliest.ids().begin(), likeliest.ids().end()};
 }
@@ -43,8 +49,8 @@ TEST(LikeliestTokens, AreThoseOfAFullSortHoweverTheRowIsCut) {
     for (const size_t tile : {size_t{1}, size_t{5}, size_t{130}, size_t{kVocab}}) {
       LikeliestTokens likeliest;
       for (size_t at = 0; at < kVocab; at += tile) {
-        likeliest.Offer(static_cast<uint32_t>(at),
-                        std::span(logits).subspan(at, std::min(tile, kVocab - at)));
+        Offer(likeliest, static_cast<uint32_t>(at),
+              std::span(logits).subspan(at, std::min(tile, kVocab - at)));
       }
       EXPECT_EQ(Ids(likeliest), order) << seed << " " << tile;
     }
@@ -55,7 +61,7 @@ TEST(LikeliestTokens, NaNsAreNoneAndFewTokensAreAll) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
   LikeliestTokens likeliest;
-  likeliest.Offer(0, std::vector<float>{nan, 2, -infinity, nan, infinity});
+  Offer(likeliest, 0, std::vector<float>{nan, 2, -infinity, nan, infinity});
   EXPECT_THAT(Ids(likeliest), ElementsAre(4, 1, 2));
   likeliest.Clear();
   EXPECT_TRUE(likeliest.ids().empty());
